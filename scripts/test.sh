@@ -1,0 +1,27 @@
+#!/bin/bash
+# Everything there is to check, from a bare machine. Ends with the output of the last cargo test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+begun=$SECONDS
+previous=""
+# Prints how long the step before took, so that nothing follows the last one's own output.
+step() {
+    [ -z "$previous" ] || echo "== $previous took $((SECONDS - started)) s"
+    previous=$1
+    started=$SECONDS
+    echo "== $1 (at $((SECONDS - begun)) s)"
+}
+
+step "bootstrap";           scripts/bootstrap.sh lint
+step "vendor";              scripts/vendor.py
+step "models";              scripts/model.py smollm2; scripts/model.py gemma3
+step "lint";                scripts/lint.sh
+step "tests of the stub"
+scripts/build.py -- cargo test --no-run --no-default-features --features stub
+cargo test --no-default-features --features stub
+step "tests"
+scripts/build.py -- cargo test --no-run --workspace
+cargo test --workspace
+step "tests of the GPU backends"; scripts/test_backends.sh
+step "tests of both llama.cpp revisions"; scripts/test_revisions.sh

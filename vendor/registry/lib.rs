@@ -1,0 +1,1 @@
+//! Empty: cargo reads no manifest without a target.
