@@ -1,0 +1,221 @@
+//! Configures and builds llama.cpp with CMake: always Release, once for all cargo profiles.
+
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::source::Source;
+
+/// The backends that can be compiled in: cargo feature and the CMake option that it sets.
+pub const BACKENDS: &[(&str, &str)] = &[
+    ("cuda", "GGML_CUDA"),
+    ("vulkan", "GGML_VULKAN"),
+    ("opencl", "GGML_OPENCL"),
+    ("metal", "GGML_METAL"),
+    ("rpc", "GGML_RPC"),
+];
+
+pub struct Features(Vec<&'static str>);
+
+impl Features {
+    pub fn from_cargo() -> Self {
+        Self::from_names(|name| env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some())
+    }
+
+    pub fn from_names(enabled: impl Fn(&str) -> bool) -> Self {
+        Self(BACKENDS.iter().map(|(name, _)| *name).filter(|name| enabled(name)).collect())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(&name)
+    }
+
+    fn label(&self) -> String {
+        if self.0.is_empty() { "cpu".into() } else { self.0.join("-") }
+    }
+}
+
+/// The `-D` options, in the order given to CMake.
+pub fn defines(features: &Features, build: Option<&(String, String)>) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut set = |key: &str, value: &str| all.push((key.into(), value.into()));
+    for (feature, option) in BACKENDS {
+        set(option, if features.has(feature) { "ON" } else { "OFF" });
+    }
+    set("BUILD_SHARED_LIBS", "OFF");
+    set("CMAKE_POSITION_INDEPENDENT_CODE", "ON");
+    set("LLAMA_BUILD_COMMON", "ON");
+    for off in ["TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP", "UI"] {
+        set(&format!("LLAMA_BUILD_{off}"), "OFF");
+    }
+    set("LLAMA_OPENSSL", "OFF");
+    set("LLAMA_SUBPROCESS", "OFF");
+    // BLAS is slower than llama.cpp's own kernels on quantised prompts; it would be on by default on macOS.
+    set("GGML_BLAS", "OFF");
+    // ggml's own thread pool: no libgomp to carry along, and its threads can be paused.
+    set("GGML_OPENMP", "OFF");
+    set("GGML_CCACHE", "OFF");
+    set("GGML_METAL_EMBED_LIBRARY", "ON");
+    if let Some((number, commit)) = build {
+        set("LLAMA_BUILD_NUMBER", number);
+        set("LLAMA_BUILD_COMMIT", commit);
+    }
+    all
+}
+
+/// Builds and returns the CMake build directory, which holds the static libraries.
+pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<PathBuf, String> {
+    require("cmake", "cmake")?;
+    cc::Build::new().cpp(true).try_get_compiler().map_err(|e| {
+        format!("no C++ compiler: {e}\ninstall one (Debian: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)")
+    })?;
+    check_backends(source, features)?;
+
+    let mut options = defines(features, source.build.as_ref());
+    let launcher = ["sccache", "ccache"].into_iter().find(|tool| in_path(tool));
+    if let Some(tool) = launcher {
+        for language in ["C", "CXX", "CUDA"] {
+            options.push((format!("CMAKE_{language}_COMPILER_LAUNCHER"), tool.into()));
+        }
+    }
+    let dir = shared_dir(source, features, &options, out_dir)?;
+
+    // Cargo may run two profiles at once; the second waits and then finds everything built.
+    let lock_path = dir.with_extension("lock");
+    let lock = File::create(&lock_path).map_err(|e| format!("{}: {e}", lock_path.display()))?;
+    lock.lock().map_err(|e| format!("{}: {e}", lock_path.display()))?;
+
+    let mut config = cmake::Config::new(&source.dir);
+    config.out_dir(&dir).profile("Release").no_default_flags(true).build_target("llama-common");
+    if in_path("ninja") {
+        config.generator("Ninja");
+    }
+    for (key, value) in &options {
+        config.define(key, value);
+    }
+    // Lets ccache recognise the same file in another clone.
+    if let Some(root) = source.dir.parent() {
+        config.env("CCACHE_BASEDIR", root).env("CCACHE_NOHASHDIR", "1");
+    }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || config.build())).map_err(|_| {
+        format!(
+            "CMake could not build llama.cpp in {} for {}; its own messages are above",
+            dir.display(),
+            features.label()
+        )
+    })?;
+    Ok(dir.join("build"))
+}
+
+/// `target/llama-cpp/<features>-<hash>`, outside the profile's directories so that all profiles share it.
+fn shared_dir(
+    source: &Source,
+    features: &Features,
+    options: &[(String, String)],
+    out_dir: &Path,
+) -> Result<PathBuf, String> {
+    // The outermost directory that cargo has marked as its own. Tools like trybuild nest a second one in it.
+    let target = out_dir
+        .ancestors()
+        .filter(|dir| dir.join("CACHEDIR.TAG").is_file())
+        .last()
+        .or_else(|| out_dir.ancestors().nth(4))
+        .ok_or_else(|| format!("{}: not inside a cargo target directory", out_dir.display()))?;
+
+    let mut hasher = DefaultHasher::new();
+    source.dir.hash(&mut hasher);
+    options.hash(&mut hasher);
+    for key in ["TARGET", "CC", "CXX", "CFLAGS", "CXXFLAGS", "VULKAN_SDK", "CUDACXX", "CUDAARCHS"] {
+        println!("cargo::rerun-if-env-changed={key}");
+        env::var_os(key).hash(&mut hasher);
+    }
+    let dir = target.join("llama-cpp").join(format!("{}-{:016x}", features.label(), hasher.finish()));
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(dir)
+}
+
+fn check_backends(source: &Source, features: &Features) -> Result<(), String> {
+    for name in ["cuda", "vulkan", "opencl", "metal", "rpc"] {
+        if features.has(name) && !source.dir.join(format!("ggml/src/ggml-{name}/CMakeLists.txt")).is_file() {
+            return Err(format!(
+                "feature `{name}`: {} has no ggml/src/ggml-{name}; the registry's copy of llama.cpp leaves some backends out\n\
+                 fill the submodule from git (`git submodule update --init`), or set LLAMA_CPP_DIR to a complete checkout",
+                source.dir.display()
+            ));
+        }
+    }
+    if features.has("cuda") {
+        check_cuda()?;
+    }
+    if features.has("vulkan") {
+        check_vulkan()?;
+    }
+    if features.has("opencl") && find_header("OPENCL_SDK", "CL/cl.h").is_none() && !cfg!(target_os = "macos") {
+        return Err("feature `opencl`: no CL/cl.h; install the OpenCL headers and loader (Debian: apt-get install opencl-headers ocl-icd-opencl-dev)".into());
+    }
+    if features.has("metal") && env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("macos") {
+        return Err(
+            "feature `metal`: Metal exists on macOS only; on this system use `vulkan`, `cuda` or `opencl`".into()
+        );
+    }
+    Ok(())
+}
+
+fn check_cuda() -> Result<(), String> {
+    let candidates = [
+        env::var_os("CUDACXX").map(PathBuf::from),
+        env::var_os("CUDA_PATH").map(|dir| PathBuf::from(dir).join("bin/nvcc")),
+        Some(PathBuf::from("/usr/local/cuda/bin/nvcc")),
+    ];
+    if in_path("nvcc") || candidates.into_iter().flatten().any(|nvcc| nvcc.is_file()) {
+        return Ok(());
+    }
+    Err("feature `cuda`: no CUDA compiler (nvcc) in PATH, CUDACXX, CUDA_PATH or /usr/local/cuda; install the CUDA toolkit or set CUDACXX=/path/to/nvcc".into())
+}
+
+fn check_vulkan() -> Result<(), String> {
+    let fix = "set VULKAN_SDK to an SDK of 1.4 or newer (here: `eval $(make vulkan-env)`)";
+    let sdk_glslc = env::var_os("VULKAN_SDK").map(|sdk| PathBuf::from(sdk).join("bin/glslc"));
+    if !in_path("glslc") && !sdk_glslc.is_some_and(|glslc| glslc.is_file()) {
+        return Err("feature `vulkan`: no shader compiler (glslc); install it (Debian: apt-get install glslc) or set VULKAN_SDK".into());
+    }
+    let Some(header) = find_header("VULKAN_SDK", "vulkan/vulkan_core.h") else {
+        return Err(format!("feature `vulkan`: no vulkan/vulkan_core.h; {fix}"));
+    };
+    println!("cargo::rerun-if-changed={}", header.display());
+    let text = fs::read_to_string(&header).map_err(|e| format!("{}: {e}", header.display()))?;
+    if !text.contains("VK_EXT_layer_settings") {
+        let version =
+            text.lines().find_map(|line| line.strip_prefix("#define VK_HEADER_VERSION ")).map_or("unknown", str::trim);
+        return Err(format!(
+            "feature `vulkan`: {} is too old (header version {version}, without VK_EXT_layer_settings that llama.cpp uses); {fix}",
+            header.display()
+        ));
+    }
+    Ok(())
+}
+
+fn find_header(sdk_variable: &str, header: &str) -> Option<PathBuf> {
+    println!("cargo::rerun-if-env-changed={sdk_variable}");
+    let sdk = env::var_os(sdk_variable).map(|sdk| PathBuf::from(sdk).join("include"));
+    let roots =
+        sdk.into_iter().chain(["/usr/include", "/usr/local/include", "/opt/homebrew/include"].map(PathBuf::from));
+    roots.map(|root| root.join(header)).find(|path| path.is_file())
+}
+
+fn require(tool: &str, package: &str) -> Result<(), String> {
+    if in_path(tool) {
+        return Ok(());
+    }
+    Err(format!(
+        "{tool} is not installed and llama.cpp is built with it\n\
+         install it: `apt-get install {package}`, `dnf install {package}`, `pacman -S {package}` or `brew install {package}`; `make bootstrap` does it on Debian"
+    ))
+}
+
+fn in_path(tool: &str) -> bool {
+    Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}

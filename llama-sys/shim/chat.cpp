@@ -1,0 +1,124 @@
+// Chat templates of llama.cpp's common/ library.
+#include "chat.h"
+#include "log.h"
+
+#if !__has_include("json.h")
+#include <nlohmann/json.hpp>
+#endif
+
+#include <memory>
+#include <vector>
+
+#include "guard.hpp"
+
+using shim::fail;
+using shim::guarded;
+
+// common/ changed its JSON type between the revisions that we build against.
+#if __has_include("json.h")
+using json_type = common_json;
+#else
+using json_type = nlohmann::ordered_json;
+#endif
+
+struct shim_chat {
+    common_chat_templates_ptr templates;
+};
+
+// common/ writes its log to this process's stdout and stderr; what fails there also throws, so nothing is lost.
+static void silence_common_log() {
+    static const bool once = [] {
+        common_log_set_verbosity_thold(-1);
+        return true;
+    }();
+    (void) once;
+}
+
+// A JSON array of strings, escaped by hand since the two JSON types build arrays in different ways.
+static std::string json_array(const std::vector<std::string> & items) {
+    static const char hex[] = "0123456789abcdef";
+    std::string       out   = "[";
+    for (const std::string & item : items) {
+        out += out.size() > 1 ? ",\"" : "\"";
+        for (const char raw : item) {
+            const auto c = static_cast<unsigned char>(raw);
+            if (c == '"' || c == '\\') {
+                out += '\\';
+                out += raw;
+            } else if (c < 0x20) {
+                out += "\\u00";
+                out += hex[c >> 4];
+                out += hex[c & 15];
+            } else {
+                out += raw;
+            }
+        }
+        out += '"';
+    }
+    return out + "]";
+}
+
+extern "C" {
+
+int shim_chat_init(const llama_model * model, const char * source, shim_chat ** out) noexcept {
+    return guarded([&] {
+        silence_common_log();
+        auto chat       = std::make_unique<shim_chat>();
+        chat->templates = common_chat_templates_init(model, source != nullptr ? source : "");
+        if (chat->templates == nullptr) {
+            return fail(SHIM_REFUSED, "the chat template does not parse");
+        }
+        *out = chat.release();
+        return int(SHIM_OK);
+    });
+}
+
+void shim_chat_free(shim_chat * chat) noexcept { delete chat; }
+
+int shim_chat_render(const shim_chat * chat, const char * messages, bool add_generation_prompt, char ** prompt, char ** stops) noexcept {
+    return guarded([&] {
+        common_chat_templates_inputs inputs;
+        inputs.messages              = common_chat_msgs_parse_oaicompat(json_type::parse(messages));
+        inputs.add_generation_prompt = add_generation_prompt;
+        inputs.use_jinja             = true;
+        const common_chat_params params = common_chat_templates_apply(chat->templates.get(), inputs);
+
+        std::unique_ptr<char, decltype(&shim_string_free)> text(shim::copy_string(params.prompt), shim_string_free);
+        *stops  = shim::copy_string(json_array(params.additional_stops));
+        *prompt = text.release();
+        return SHIM_OK;
+    });
+}
+
+int shim_chat_render_builtin(const char * name, const char * const * roles, const char * const * contents, size_t n,
+                             bool add_generation_prompt, char ** prompt) noexcept {
+    return guarded([&] {
+        std::vector<llama_chat_message> chat(n);
+        for (size_t i = 0; i < n; i++) {
+            chat[i] = { roles[i], contents[i] };
+        }
+        std::string text(1024, '\0');
+        int32_t     len = llama_chat_apply_template(name, chat.data(), n, add_generation_prompt, text.data(), int32_t(text.size()));
+        if (len > int32_t(text.size())) {
+            text.resize(size_t(len));
+            len = llama_chat_apply_template(name, chat.data(), n, add_generation_prompt, text.data(), int32_t(text.size()));
+        }
+        if (len < 0) {
+            return fail(SHIM_REFUSED, "llama.cpp has no chat template of this name");
+        }
+        text.resize(size_t(len));
+        *prompt = shim::copy_string(text);
+        return int(SHIM_OK);
+    });
+}
+
+int shim_chat_builtin_names(char ** names) noexcept {
+    return guarded([&] {
+        std::vector<const char *> list(size_t(llama_chat_builtin_templates(nullptr, 0)));
+        llama_chat_builtin_templates(list.data(), list.size());
+        *names = shim::copy_string(json_array({ list.begin(), list.end() }));
+        return SHIM_OK;
+    });
+}
+
+} // extern "C"

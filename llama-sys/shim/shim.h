@@ -1,0 +1,168 @@
+/* What Rust may call of llama.cpp, where the original can throw or differs between revisions.
+ *
+ * Every function is noexcept. Those that can fail return a shim_status; the message is then read with
+ * shim_last_error() on the same thread. Strings handed out are freed with shim_string_free().
+ */
+#ifndef SHIMMY_SHIM_H
+#define SHIMMY_SHIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "llama.h"
+
+#ifdef __cplusplus
+#define SHIM_NOEXCEPT noexcept
+extern "C" {
+#else
+#define SHIM_NOEXCEPT
+#endif
+
+enum shim_status {
+    SHIM_OK        = 0,
+    SHIM_EXCEPTION = 1, /* llama.cpp threw; the message is its what() */
+    SHIM_NO_MEMORY = 2, /* std::bad_alloc */
+    SHIM_REFUSED   = 3, /* llama.cpp returned its failure value (NULL, false); it wrote why to its log */
+    SHIM_TOO_SMALL = 4, /* the output buffer is too small; the needed size was written */
+};
+
+const char * shim_last_error(void) SHIM_NOEXCEPT;
+void         shim_string_free(char * text) SHIM_NOEXCEPT;
+
+/* ---- core.cpp: backend, devices, model, context ---- */
+
+/* Initialises llama.cpp and every backend that is compiled in. Call once. */
+int shim_backend_init(void) SHIM_NOEXCEPT;
+
+struct shim_device {
+    ggml_backend_dev_t handle;
+    const char *       name;        /* e.g. "Vulkan0" */
+    const char *       description; /* e.g. "NVIDIA H200" */
+    const char *       backend;     /* name of the registered backend, e.g. "Vulkan" */
+    const char *       id;          /* PCI bus id, or NULL */
+    int32_t            type;        /* enum ggml_backend_dev_type */
+    uint64_t           memory_free;  /* bytes */
+    uint64_t           memory_total; /* bytes */
+};
+
+int shim_backend_count(size_t * count) SHIM_NOEXCEPT;
+int shim_backend_name(size_t index, const char ** name) SHIM_NOEXCEPT;
+int shim_device_count(size_t * count) SHIM_NOEXCEPT;
+int shim_device_get(size_t index, struct shim_device * out) SHIM_NOEXCEPT;
+
+struct shim_model_params {
+    ggml_backend_dev_t *    devices;      /* NULL-terminated; NULL means "llama.cpp chooses" */
+    int32_t                 n_gpu_layers; /* negative means all */
+    bool                    use_mmap;
+    bool                    use_mlock;
+    bool                    vocab_only;
+    bool                    check_tensors;
+    llama_progress_callback progress;
+    void *                  progress_data;
+};
+
+int shim_model_load(const char * path, const struct shim_model_params * params, struct llama_model ** out) SHIM_NOEXCEPT;
+/* A metadata value as text, or NULL in *out where the key is absent. */
+int shim_model_meta(const struct llama_model * model, const char * key, char ** out) SHIM_NOEXCEPT;
+int shim_model_description(const struct llama_model * model, char ** out) SHIM_NOEXCEPT;
+
+struct shim_context_params {
+    uint32_t            n_ctx; /* cells in total, 0 = the model's training context */
+    uint32_t            n_batch;
+    uint32_t            n_ubatch;
+    uint32_t            n_seq_max;
+    int32_t             n_threads;
+    int32_t             n_threads_batch;
+    int32_t             flash_attn; /* enum llama_flash_attn_type */
+    int32_t             type_k;     /* enum ggml_type */
+    int32_t             type_v;
+    bool                embeddings;
+    bool                offload_kqv;
+    bool                kv_unified;
+    bool                swa_full;
+    ggml_abort_callback abort;
+    void *              abort_data;
+};
+
+int shim_context_init(struct llama_model * model, const struct shim_context_params * params, struct llama_context ** out) SHIM_NOEXCEPT;
+/* *result is llama_decode's own return value: 0 done, 1 no cells free, 2 aborted, negative an error. */
+int shim_decode(struct llama_context * ctx, struct llama_batch batch, int32_t * result) SHIM_NOEXCEPT;
+int shim_encode(struct llama_context * ctx, struct llama_batch batch, int32_t * result) SHIM_NOEXCEPT;
+int shim_logits(struct llama_context * ctx, int32_t row, const float ** out) SHIM_NOEXCEPT;
+int shim_embeddings(struct llama_context * ctx, int32_t row, const float ** out) SHIM_NOEXCEPT;
+int shim_embeddings_seq(struct llama_context * ctx, llama_seq_id seq, const float ** out) SHIM_NOEXCEPT;
+int shim_set_adapters(struct llama_context * ctx, struct llama_adapter_lora ** adapters, float * scales, size_t n) SHIM_NOEXCEPT;
+int shim_adapter_load(struct llama_model * model, const char * path, struct llama_adapter_lora ** out) SHIM_NOEXCEPT;
+
+/* Writes at most `capacity` tokens; SHIM_TOO_SMALL sets *count to the number needed. */
+int shim_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, llama_token * tokens, int32_t capacity,
+                  bool add_special, bool parse_special, int32_t * count) SHIM_NOEXCEPT;
+/* The token's bytes, not always whole UTF-8. SHIM_TOO_SMALL sets *len to the number needed. */
+int shim_token_to_piece(const struct llama_vocab * vocab, llama_token token, char * buffer, int32_t capacity, bool special,
+                        int32_t * len) SHIM_NOEXCEPT;
+
+/* ---- memory.cpp: KV cache and state ---- */
+
+int shim_kv_clear(struct llama_context * ctx, bool data) SHIM_NOEXCEPT;
+/* SHIM_REFUSED where this memory cannot drop part of a sequence. */
+int shim_kv_seq_rm(struct llama_context * ctx, llama_seq_id seq, llama_pos p0, llama_pos p1) SHIM_NOEXCEPT;
+int shim_kv_seq_cp(struct llama_context * ctx, llama_seq_id src, llama_seq_id dst, llama_pos p0, llama_pos p1) SHIM_NOEXCEPT;
+int shim_kv_seq_add(struct llama_context * ctx, llama_seq_id seq, llama_pos p0, llama_pos p1, llama_pos delta) SHIM_NOEXCEPT;
+/* First and last position held for the sequence, both -1 where it holds none. */
+int shim_kv_seq_range(struct llama_context * ctx, llama_seq_id seq, llama_pos * first, llama_pos * last) SHIM_NOEXCEPT;
+int shim_kv_can_shift(struct llama_context * ctx, bool * out) SHIM_NOEXCEPT;
+
+int shim_state_seq_size(struct llama_context * ctx, llama_seq_id seq, size_t * size) SHIM_NOEXCEPT;
+int shim_state_seq_get(struct llama_context * ctx, llama_seq_id seq, uint8_t * data, size_t size) SHIM_NOEXCEPT;
+int shim_state_seq_set(struct llama_context * ctx, llama_seq_id seq, const uint8_t * data, size_t size) SHIM_NOEXCEPT;
+
+/* ---- sampler.cpp ---- */
+
+struct shim_sampling {
+    int32_t  n_vocab;
+    int32_t  top_k;     /* 0 = off */
+    float    top_p;     /* 1 = off */
+    float    min_p;     /* 0 = off */
+    float    typical_p; /* 1 = off */
+    int32_t  penalty_last_n;
+    float    penalty_repeat; /* 1 = off */
+    float    penalty_frequency;
+    float    penalty_presence;
+    uint32_t seed;
+};
+
+/* Three chains, so that temperature can change between two tokens without losing the others' memory. */
+struct shim_samplers {
+    struct llama_sampler * penalties; /* NULL where none is set */
+    struct llama_sampler * filters;   /* top-k, typical, top-p, min-p */
+    struct llama_sampler * dist;      /* draws; the only one that selects */
+};
+
+int shim_samplers_init(const struct shim_sampling * params, struct shim_samplers * out) SHIM_NOEXCEPT;
+/* A chain that holds one GBNF grammar; SHIM_REFUSED where it does not parse. */
+int shim_grammar_init(const struct llama_vocab * vocab, const char * gbnf, const char * root, struct llama_sampler ** out) SHIM_NOEXCEPT;
+int shim_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) SHIM_NOEXCEPT;
+int shim_sampler_accept(struct llama_sampler * sampler, llama_token token) SHIM_NOEXCEPT;
+int shim_sampler_reset(struct llama_sampler * sampler) SHIM_NOEXCEPT;
+
+/* ---- chat.cpp: llama.cpp's common/ library ---- */
+
+struct shim_chat;
+
+/* Parses the Jinja template: `source`, or the model's own where `source` is NULL. */
+int  shim_chat_init(const struct llama_model * model, const char * source, struct shim_chat ** out) SHIM_NOEXCEPT;
+void shim_chat_free(struct shim_chat * chat) SHIM_NOEXCEPT;
+/* `messages` is a JSON array in OpenAI's form. *prompt is the text, *stops a JSON array of extra stop strings. */
+int shim_chat_render(const struct shim_chat * chat, const char * messages, bool add_generation_prompt, char ** prompt, char ** stops) SHIM_NOEXCEPT;
+/* One of llama.cpp's own templates by name. roles and contents hold n entries each. */
+int shim_chat_render_builtin(const char * name, const char * const * roles, const char * const * contents, size_t n,
+                             bool add_generation_prompt, char ** prompt) SHIM_NOEXCEPT;
+/* A JSON array of the names shim_chat_render_builtin knows. */
+int shim_chat_builtin_names(char ** names) SHIM_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

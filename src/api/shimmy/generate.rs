@@ -1,0 +1,98 @@
+//! The request body of `POST /api/generate` and the first frame of `/ws/generate`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::{BadRequest, StopList};
+use crate::chat::{Message, Role};
+use crate::engine::SamplingParams;
+use crate::runner::{GenerateSpec, Input};
+
+/// Fields that are absent take the defaults of [`SamplingParams`]. Unknown fields are passed over.
+#[derive(Clone, Debug, Deserialize)]
+pub struct GenerateRequest {
+    pub model: String,
+    pub prompt: Option<String>,
+    pub messages: Option<Vec<Message>>,
+    pub system: Option<String>,
+    /// Send `prompt` to the model as it is, without its chat template.
+    #[serde(default)]
+    pub raw: bool,
+    pub max_tokens: Option<u32>,
+    pub temperature: Option<f32>,
+    pub top_k: Option<u32>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub typical_p: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    pub repeat_last_n: Option<u32>,
+    pub frequency_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
+    pub seed: Option<u32>,
+    pub stop: Option<StopList>,
+    /// Absent, the dialect decides: shimmy's own does not stream, Ollama's does.
+    pub stream: Option<bool>,
+}
+
+impl GenerateRequest {
+    /// # Errors
+    /// The first field that is missing or of a wrong type.
+    pub fn from_value(body: Value) -> Result<Self, BadRequest> {
+        crate::api::from_value(body)
+    }
+
+    /// # Errors
+    /// What is missing, contradicts itself or is out of range.
+    pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
+        let input = self.input()?;
+        let defaults = SamplingParams::default();
+        let sampling = SamplingParams {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_k: self.top_k.unwrap_or(defaults.top_k),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            min_p: self.min_p.unwrap_or(defaults.min_p),
+            typical_p: self.typical_p.unwrap_or(defaults.typical_p),
+            repeat_last_n: self.repeat_last_n.unwrap_or(defaults.repeat_last_n),
+            repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            seed: self.seed,
+        };
+        sampling.validate().map_err(BadRequest)?;
+        Ok(GenerateSpec {
+            model: self.model,
+            input,
+            sampling,
+            max_tokens: self.max_tokens,
+            stop: self.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
+        })
+    }
+
+    fn input(&self) -> Result<Input, BadRequest> {
+        let refuse = |why: &str| Err(BadRequest(why.into()));
+        match (&self.prompt, &self.messages) {
+            (Some(_), Some(_)) => refuse("give `prompt` or `messages`, not both"),
+            (None, None) => refuse("`prompt` or `messages` is missing"),
+            (Some(prompt), None) if self.raw => {
+                if self.system.is_some() {
+                    return refuse("`raw` sends the prompt as it is, so `system` has no place in it");
+                }
+                Ok(Input::Raw(prompt.clone()))
+            }
+            (None, Some(_)) if self.raw => refuse("`raw` goes with `prompt`, not with `messages`"),
+            (Some(prompt), None) => {
+                Ok(Input::Messages(with_system(self.system.as_deref(), vec![Message::new(Role::User, prompt)])))
+            }
+            (None, Some(messages)) if messages.is_empty() => refuse("`messages` is empty"),
+            (None, Some(messages)) => Ok(Input::Messages(with_system(self.system.as_deref(), messages.clone()))),
+        }
+    }
+}
+
+/// Puts the system text in front, where there is one.
+fn with_system(system: Option<&str>, mut messages: Vec<Message>) -> Vec<Message> {
+    if let Some(system) = system.filter(|text| !text.is_empty()) {
+        messages.insert(0, Message::new(Role::System, system));
+    }
+    messages
+}

@@ -1,0 +1,90 @@
+//! Which template renders a model's prompts.
+
+use std::path::Path;
+
+use crate::llama::{ChatTemplate, LlamaError, Model, builtin_template_names, render_builtin};
+
+use super::message::Message;
+
+/// A rendered prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    pub text: String,
+    /// Strings that the template wants to stop at.
+    pub stops: Vec<String>,
+}
+
+/// How a model's messages become text.
+#[derive(Debug)]
+pub enum TemplateChoice {
+    /// Jinja: the model's own, or a file that the user named.
+    Jinja(ChatTemplate),
+    /// One of llama.cpp's, by name.
+    Builtin(String),
+    /// A base model: the messages' text as it is, one after the other.
+    Plain,
+}
+
+impl TemplateChoice {
+    /// `asked` is `--template`: a built-in name, a file with a Jinja template, or the template itself. With `None`
+    /// the model's own is used; a model without one gets [`TemplateChoice::Plain`].
+    ///
+    /// # Errors
+    /// A name that nothing matches, a file that cannot be read, a template that does not parse.
+    pub fn new(model: &Model, asked: Option<&str>) -> Result<Self, String> {
+        let parse = |source: Option<&str>| ChatTemplate::new(model, source).map_err(|e| e.to_string());
+        let Some(asked) = asked else {
+            return if model.chat_template().is_some() { parse(None).map(Self::Jinja) } else { Ok(Self::Plain) };
+        };
+        if asked.contains("{{") || asked.contains("{%") {
+            return parse(Some(asked)).map(Self::Jinja);
+        }
+        let names = builtin_names().map_err(|e| e.to_string())?;
+        if names.iter().any(|name| name == asked) {
+            return Ok(Self::Builtin(asked.to_owned()));
+        }
+        if Path::new(asked).is_file() {
+            let source = std::fs::read_to_string(asked).map_err(|e| format!("--template {asked}: {e}"))?;
+            return parse(Some(&source)).map(Self::Jinja);
+        }
+        Err(format!("--template {asked}: neither a file nor a known name; known are {}", names.join(", ")))
+    }
+
+    /// Renders a conversation and opens the assistant's turn.
+    ///
+    /// # Errors
+    /// What the template raised.
+    pub fn render(&self, messages: &[Message]) -> Result<Prompt, LlamaError> {
+        let rendered = match self {
+            Self::Jinja(template) => {
+                // Plain data: serialising it cannot fail.
+                let json = serde_json::to_string(messages).unwrap_or_default();
+                template.render(&json)?
+            }
+            Self::Builtin(name) => {
+                let pairs: Vec<_> = messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
+                render_builtin(name, &pairs)?
+            }
+            Self::Plain => {
+                let texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
+                return Ok(Prompt { text: texts.join("\n\n"), stops: Vec::new() });
+            }
+        };
+        let stops = serde_json::from_str(&rendered.stops).unwrap_or_default();
+        Ok(Prompt { text: rendered.text, stops })
+    }
+
+    /// For reports: `jinja`, `chatml`, `none`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Jinja(_) => "jinja",
+            Self::Builtin(name) => name,
+            Self::Plain => "none",
+        }
+    }
+}
+
+fn builtin_names() -> Result<Vec<String>, LlamaError> {
+    Ok(serde_json::from_str(&builtin_template_names()?).unwrap_or_default())
+}

@@ -1,0 +1,163 @@
+//! `shimmy generate`.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+
+use crate::chat::{Message, Role};
+use crate::config::Config;
+use crate::engine::{SamplingParams, Summary};
+use crate::runner::{Delta, GenerateSpec, Input};
+
+use super::output;
+
+/// Generates text and streams it to stdout.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  shimmy generate smollm2-135m-instruct --prompt 'Why is the sky blue?'
+  git diff | shimmy generate ./model.gguf --system 'Write a commit message.' --prompt -
+  shimmy generate ./model.gguf --prompt 'Once upon a time' --raw --max-tokens 64 --seed 1
+  shimmy generate ./model.gguf --prompt 'Hi' --json | jq .timings")]
+pub(super) struct GenerateArgs {
+    /// A model's name, or the path of a GGUF file.
+    #[arg(required_unless_present = "model_name", value_name = "NAME")]
+    model: Option<String>,
+    /// The same, as 1.x spelled it.
+    #[arg(long = "name", value_name = "NAME", conflicts_with = "model", id = "model_name")]
+    name: Option<String>,
+    /// What to ask. `-` reads it from stdin.
+    #[arg(long, short)]
+    prompt: String,
+    /// Instructions in front of the prompt.
+    #[arg(long, conflicts_with = "raw")]
+    system: Option<String>,
+    /// Send the prompt as it is, without the model's chat template.
+    #[arg(long)]
+    raw: bool,
+    /// Most tokens to generate [default: to the end of the context].
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// 0 always takes the most likely token [default: 0.8].
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Keep the K most likely tokens, 0 keeps all [default: 40].
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Keep the most likely tokens up to this probability [default: 0.95].
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Drop tokens less likely than this share of the best [default: 0.05].
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Locally typical sampling, 1 is off [default: 1].
+    #[arg(long, value_name = "P")]
+    typical_p: Option<f32>,
+    /// Divides the logits of repeated tokens, 1 is off [default: 1].
+    #[arg(long, value_name = "X")]
+    repeat_penalty: Option<f32>,
+    /// Subtracted once per occurrence, 0 is off [default: 0].
+    #[arg(long, value_name = "X")]
+    frequency_penalty: Option<f32>,
+    /// Subtracted from tokens that occurred, 0 is off [default: 0].
+    #[arg(long, value_name = "X")]
+    presence_penalty: Option<f32>,
+    /// The same seed gives the same text again.
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Ends the text before this string. Can be given more than once.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Print one JSON object with text, usage and timings instead of streaming.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
+    let asked = args.model.as_deref().or(args.name.as_deref()).unwrap_or_default();
+    let spec = spec(args, prompt_text(&args.prompt)?);
+    spec.sampling.validate().map_err(anyhow::Error::msg)?;
+    let (registry, name) = config.registry_for(asked);
+    let lease = output::load(&registry, &name)?;
+    let deltas = lease.runner().generate(&spec)?;
+
+    let mut out = std::io::stdout().lock();
+    let (mut text, mut summary): (String, Option<Summary>) = (String::new(), None);
+    for delta in deltas {
+        match delta {
+            Ok(Delta::Content(more)) if args.json => text.push_str(&more),
+            Ok(Delta::Content(more)) => {
+                out.write_all(more.as_bytes())?;
+                out.flush()?;
+            }
+            Ok(Delta::Done(done)) => summary = Some(done),
+            Err(error) => {
+                // What was written so far ends in a line of its own.
+                writeln!(out)?;
+                return Err(error.into());
+            }
+        }
+    }
+    let Some(summary) = summary else { bail!("the generation ended without a final event") };
+    drop(out);
+    if args.json {
+        return output::print_json(&json!({
+            "model": name,
+            "text": text,
+            "done_reason": summary.reason,
+            "seed": summary.seed,
+            "usage": summary.usage,
+            "timings": summary.timings,
+            "placement": lease.runner().info().placement,
+        }));
+    }
+    output::print("\n")?;
+    eprintln!(
+        "{} tokens at {:.1} tokens/s, first after {:.0} ms",
+        summary.usage.completion_tokens, summary.timings.tokens_per_second, summary.timings.ttft_ms
+    );
+    Ok(())
+}
+
+fn prompt_text(prompt: &str) -> anyhow::Result<String> {
+    if prompt != "-" {
+        return Ok(prompt.to_owned());
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("reading the prompt from stdin")?;
+    String::from_utf8(bytes).map_err(|e| {
+        anyhow::anyhow!(
+            "the prompt from stdin is not UTF-8: byte {} is the first that does not fit",
+            e.utf8_error().valid_up_to()
+        )
+    })
+}
+
+fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
+    let defaults = SamplingParams::default();
+    let input = if args.raw {
+        Input::Raw(prompt)
+    } else {
+        let system = args.system.as_ref().map(|text| Message::new(Role::System, text));
+        Input::Messages(system.into_iter().chain([Message::new(Role::User, prompt)]).collect())
+    };
+    GenerateSpec {
+        model: String::new(),
+        input,
+        sampling: SamplingParams {
+            temperature: args.temperature.unwrap_or(defaults.temperature),
+            top_k: args.top_k.unwrap_or(defaults.top_k),
+            top_p: args.top_p.unwrap_or(defaults.top_p),
+            min_p: args.min_p.unwrap_or(defaults.min_p),
+            typical_p: args.typical_p.unwrap_or(defaults.typical_p),
+            repeat_penalty: args.repeat_penalty.unwrap_or(defaults.repeat_penalty),
+            frequency_penalty: args.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            presence_penalty: args.presence_penalty.unwrap_or(defaults.presence_penalty),
+            seed: args.seed,
+            ..defaults
+        },
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
+    }
+}

@@ -1,0 +1,101 @@
+//! `shimmy list` and `shimmy discover`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::config::Config;
+use crate::registry::{Found, discover as find, search_paths};
+
+use super::output;
+
+/// Lists the models that can be served.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  shimmy list
+  shimmy list --short | head -1
+  shimmy --model-dirs '/models;/more' list --json")]
+pub(super) struct ListArgs {
+    /// Names only.
+    #[arg(long, conflicts_with = "json")]
+    short: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows where models are looked for, and what is found in each place.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  SHIMMY_MODEL_PATHS=/models shimmy discover")]
+pub(super) struct DiscoverArgs {
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn list(args: &ListArgs, config: &Config) -> anyhow::Result<()> {
+    let registry = config.registry();
+    let found = find(&search_paths(&config.model_dirs));
+    let statuses = registry.list();
+    if args.json {
+        return output::print_json(&json!({ "models": statuses }));
+    }
+    if args.short {
+        let names: Vec<_> = statuses.iter().map(|status| status.name.as_str()).collect();
+        return if names.is_empty() { Ok(()) } else { output::print(names.join("\n")) };
+    }
+    if statuses.is_empty() {
+        return nothing_found(config);
+    }
+    let rows = statuses.iter().map(|status| {
+        let facts = found.iter().find(|model| Some(model.path.display().to_string()) == status.path);
+        row(&status.name, status.size_bytes, facts)
+    });
+    output::print(output::table(&["NAME", "SIZE", "PARAMETERS", "QUANTIZATION", "CONTEXT"], &[1, 2, 4], rows.collect()))
+}
+
+fn row(name: &str, size: u64, facts: Option<&Found>) -> Vec<String> {
+    let fact = |show: fn(&Found) -> String| facts.map_or_else(|| "-".into(), show);
+    vec![
+        name.to_owned(),
+        output::bytes(size),
+        fact(|model| output::count(model.parameters)),
+        fact(|model| model.quantization.clone()),
+        fact(|model| model.context_tokens.to_string()),
+    ]
+}
+
+pub(super) fn discover(args: &DiscoverArgs, config: &Config) -> anyhow::Result<()> {
+    let places = search_paths(&config.model_dirs);
+    let found = find(&places);
+    if args.json {
+        let places: Vec<_> = places
+            .iter()
+            .map(|place| json!({ "dir": place.dir, "because": place.because, "exists": place.dir.is_dir() }))
+            .collect();
+        return output::print_json(&json!({ "searched": places, "models": found }));
+    }
+    let rows = places.iter().map(|place| {
+        let state = if place.dir.is_dir() { "searched" } else { "absent" };
+        vec![place.dir.display().to_string(), place.because.into(), state.into()]
+    });
+    output::print(output::table(&["DIRECTORY", "BECAUSE OF", "STATE"], &[], rows.collect()))?;
+    output::print("\n")?;
+    if found.is_empty() {
+        return nothing_found(config);
+    }
+    let rows = found.iter().map(|model| {
+        vec![
+            model.name.clone(),
+            output::bytes(model.size_bytes),
+            model.architecture.clone(),
+            model.path.display().to_string(),
+        ]
+    });
+    output::print(output::table(&["NAME", "SIZE", "ARCHITECTURE", "PATH"], &[1], rows.collect()))
+}
+
+fn nothing_found(config: &Config) -> anyhow::Result<()> {
+    let dirs: Vec<_> = search_paths(&config.model_dirs).iter().map(|place| place.dir.display().to_string()).collect();
+    eprintln!("no model found in {}", dirs.join(", "));
+    eprintln!("put a .gguf file in one of them, or name its directory: shimmy --model-dirs DIR list");
+    Ok(())
+}

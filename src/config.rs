@@ -1,0 +1,78 @@
+//! What the command line and the environment say about models, before anything is loaded.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::placement::GpuBackend;
+use crate::registry::{LoadDefaults, Registry, discover, search_paths};
+
+/// Options that every command shares.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub gpu_backend: GpuBackend,
+    pub model_dirs: Vec<PathBuf>,
+    pub context_tokens: Option<u32>,
+    pub threads: Option<u32>,
+    pub template: Option<String>,
+    /// LoRA adapters with their scales, from `--lora`.
+    pub adapters: Vec<(PathBuf, f32)>,
+    pub queue: usize,
+    /// `SHIMMY_BASE_GGUF`.
+    pub base: Option<PathBuf>,
+    /// `SHIMMY_LORA_GGUF`, the base's adapter.
+    pub base_adapter: Option<PathBuf>,
+}
+
+impl Config {
+    /// A registry with everything that can be found, not yet loaded.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        let registry = self.empty_registry();
+        self.add_base(&registry);
+        registry.add_found(discover(&search_paths(&self.model_dirs)));
+        if cfg!(feature = "stub") {
+            registry.add_stub();
+        }
+        Arc::new(registry)
+    }
+
+    /// A registry with one model: `name` is a file, or a name that has to be looked up. Returns the name to use.
+    #[must_use]
+    pub fn registry_for(&self, name: &str) -> (Arc<Registry>, String) {
+        let path = PathBuf::from(name);
+        if path.is_file() || path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("gguf")) {
+            let registry = self.empty_registry();
+            let name = registry.add_file(&path, self.adapters.clone());
+            return (Arc::new(registry), name);
+        }
+        let registry = self.registry();
+        // An adapter on the command line is for the model that the command line names.
+        if !self.adapters.is_empty()
+            && let Some(path) = registry.status(name).ok().and_then(|status| status.path)
+        {
+            let name = registry.add_file(&PathBuf::from(path), self.adapters.clone());
+            return (registry, name);
+        }
+        (registry, name.to_owned())
+    }
+
+    fn empty_registry(&self) -> Registry {
+        Registry::new(LoadDefaults {
+            gpu_backend: self.gpu_backend,
+            context_tokens: self.context_tokens,
+            threads: self.threads,
+            template: self.template.clone(),
+            queue: self.queue,
+        })
+    }
+
+    /// 1.x called this model `phi3-lora`, whatever it was.
+    fn add_base(&self, registry: &Registry) {
+        if let Some(base) = &self.base {
+            let adapters = self.base_adapter.iter().map(|path| (path.clone(), 1.0)).collect();
+            let name = registry.add_file(base, adapters);
+            registry.add_alias("phi3-lora", &name);
+            registry.add_alias("default", &name);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Why the engine could not serve a request.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineError {
+    #[error("{waiting} requests are already waiting, which is all that the queue holds; try again soon")]
+    Overloaded { waiting: usize },
+    #[error(
+        "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size"
+    )]
+    PromptTooLong { prompt_tokens: usize, context_tokens: usize },
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A sampling value out of range.
+    #[error("{0}")]
+    Parameter(String),
+    /// The model or llama.cpp failed.
+    #[error("{0}")]
+    Failed(String),
+    #[error("the model was unloaded")]
+    Stopped,
+}

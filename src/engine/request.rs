@@ -1,0 +1,93 @@
+//! What the engine is asked to generate.
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "llama")]
+use super::stream::EventSender;
+
+/// How tokens are chosen. Plain data; ranges are checked when the request is submitted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SamplingParams {
+    /// 0 always takes the most likely token.
+    pub temperature: f32,
+    /// Keep the k most likely; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the most likely whose probabilities sum to this; 1 keeps all.
+    pub top_p: f32,
+    /// Drop what is less likely than this share of the most likely; 0 drops none.
+    pub min_p: f32,
+    /// Locally typical sampling; 1 is off.
+    pub typical_p: f32,
+    /// How many of the latest tokens the penalties look at.
+    pub repeat_last_n: u32,
+    /// Divides the logits of repeated tokens; 1 is off.
+    pub repeat_penalty: f32,
+    /// Subtracted once per occurrence; 0 is off.
+    pub frequency_penalty: f32,
+    /// Subtracted if it occurred at all; 0 is off.
+    pub presence_penalty: f32,
+    /// The same seed gives the same tokens again; `None` draws one.
+    pub seed: Option<u32>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            typical_p: 1.0,
+            repeat_last_n: 64,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: None,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// # Errors
+    /// Names the first value that is out of range, what it was and what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        let ranges = [
+            ("temperature", self.temperature, 0.0, 100.0),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("typical_p", self.typical_p, 0.0, 1.0),
+            ("repeat_penalty", self.repeat_penalty, 0.01, 100.0),
+            ("frequency_penalty", self.frequency_penalty, -100.0, 100.0),
+            ("presence_penalty", self.presence_penalty, -100.0, 100.0),
+        ];
+        for (name, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(format!("{name} is {value}; it must be a number from {min} to {max}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A seed for a request that set none: it need not be secret, only different each time.
+#[must_use]
+pub fn random_seed() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    // RandomState is keyed by the operating system's randomness, with a new key each time.
+    (RandomState::new().hash_one(0u8) >> 32) as u32 & 0x7fff_ffff
+}
+
+/// One generation, ready for the engine: the prompt is tokens already.
+#[cfg(feature = "llama")]
+#[derive(Debug)]
+pub struct Request {
+    pub prompt: Vec<crate::llama::Token>,
+    pub sampling: SamplingParams,
+    /// Strings that end the generation; they are not part of its text.
+    pub stop: Vec<String>,
+    /// `None` goes on to the end of the context.
+    pub max_tokens: Option<u32>,
+    pub(super) events: EventSender,
+    pub(super) submitted: std::time::Instant,
+}

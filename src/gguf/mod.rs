@@ -1,0 +1,20 @@
+//! Reads and checks the header of a GGUF file, in Rust and before llama.cpp sees it.
+//!
+//! llama.cpp aborts the process on some damaged or hostile files. Whatever it would abort on is refused here.
+
+mod error;
+mod header;
+mod read;
+mod types;
+mod validate;
+mod validate_adapter;
+pub mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::GgufError;
+pub use header::{Header, TensorInfo, Value};
+pub use types::TensorType;
+pub use validate::validate_model;
+pub use validate_adapter::validate_adapter;

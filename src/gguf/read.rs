@@ -1,0 +1,217 @@
+//! From bytes to a [`Header`]. Nothing is allocated by a count that the file merely claims.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use super::error::GgufError;
+use super::header::{Header, TensorInfo, Value};
+
+/// Far above any real model, low enough to stay cheap.
+const MAX_KEYS: u64 = 1 << 16;
+const MAX_TENSORS: u64 = 1 << 20;
+const MAX_KEY_BYTES: u64 = 1 << 16;
+/// Chat templates and merges are the longest strings there are.
+const MAX_STRING_BYTES: u64 = 16 << 20;
+const MAX_DIMS: u32 = 4;
+const MAX_ARRAY_DEPTH: u32 = 4;
+
+pub(super) fn read(path: &Path) -> Result<Header, GgufError> {
+    let io = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => GgufError::NotFound(path.to_owned()),
+        _ => GgufError::Io { path: path.to_owned(), error },
+    };
+    let file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if metadata.is_dir() {
+        return Err(GgufError::Invalid { path: path.to_owned(), what: "is a directory, not a GGUF file".into() });
+    }
+    let mut reader = Reader { inner: BufReader::with_capacity(1 << 18, file), path, len: metadata.len(), at: 0 };
+    reader.header()
+}
+
+struct Reader<'a, R> {
+    inner: R,
+    path: &'a Path,
+    /// Bytes of the file.
+    len: u64,
+    /// Bytes read so far.
+    at: u64,
+}
+
+impl<R: Read> Reader<'_, R> {
+    fn header(&mut self) -> Result<Header, GgufError> {
+        self.magic()?;
+        let n_tensors = self.count("tensors", MAX_TENSORS)?;
+        let n_keys = self.count("metadata keys", MAX_KEYS)?;
+        let mut metadata = HashMap::new();
+        for _ in 0..n_keys {
+            let key = self.string(MAX_KEY_BYTES)?;
+            let kind = self.u32()?;
+            let value = self.value(kind, 0)?;
+            if metadata.insert(key.clone(), value).is_some() {
+                return Err(self.invalid(format!("the metadata key {key:?} occurs twice")));
+            }
+        }
+        let mut tensors = Vec::new();
+        for _ in 0..n_tensors {
+            tensors.push(self.tensor()?);
+        }
+        let alignment = match metadata.get("general.alignment") {
+            None => 32,
+            Some(Value::U32(n)) if n.is_power_of_two() => u64::from(*n),
+            Some(other) => {
+                return Err(self.invalid(format!("general.alignment is {other:?}; it must be a power of two")));
+            }
+        };
+        let data_offset = self.at.next_multiple_of(alignment);
+        Ok(Header::new(self.path.to_owned(), self.len, metadata, tensors, data_offset, alignment))
+    }
+
+    fn magic(&mut self) -> Result<(), GgufError> {
+        let mut start = [0; 4];
+        let n = self.inner.read(&mut start).map_err(|error| GgufError::Io { path: self.path.to_owned(), error })?;
+        if &start != b"GGUF" {
+            let start = String::from_utf8_lossy(&start[..n]).into_owned();
+            return Err(GgufError::NotGguf { path: self.path.to_owned(), start });
+        }
+        self.at = 4;
+        match self.u32()? {
+            2 | 3 => Ok(()),
+            swapped if matches!(swapped.swap_bytes(), 2 | 3) => {
+                Err(self.invalid("written for a big-endian machine; convert the model again for this one".into()))
+            }
+            version => Err(GgufError::Version { path: self.path.to_owned(), version }),
+        }
+    }
+
+    fn tensor(&mut self) -> Result<TensorInfo, GgufError> {
+        let name = self.string(MAX_KEY_BYTES)?;
+        let n_dims = self.u32()?;
+        if n_dims > MAX_DIMS {
+            return Err(
+                self.invalid(format!("tensor {name:?} has {n_dims} dimensions; at most {MAX_DIMS} are allowed"))
+            );
+        }
+        let dims = (0..n_dims).map(|_| self.u64()).collect::<Result<Vec<_>, _>>()?;
+        let type_id = self.u32()?;
+        let offset = self.u64()?;
+        Ok(TensorInfo { name, dims, type_id, offset })
+    }
+
+    fn value(&mut self, kind: u32, depth: u32) -> Result<Value, GgufError> {
+        Ok(match kind {
+            0 => Value::U8(self.array::<1>()?[0]),
+            1 => Value::I8(i8::from_le_bytes(self.array()?)),
+            2 => Value::U16(u16::from_le_bytes(self.array()?)),
+            3 => Value::I16(i16::from_le_bytes(self.array()?)),
+            4 => Value::U32(self.u32()?),
+            5 => Value::I32(i32::from_le_bytes(self.array()?)),
+            6 => Value::F32(f32::from_le_bytes(self.array()?)),
+            7 => Value::Bool(self.array::<1>()?[0] != 0),
+            8 => Value::String(self.string(MAX_STRING_BYTES)?),
+            9 => self.list(depth)?,
+            10 => Value::U64(self.u64()?),
+            11 => Value::I64(i64::from_le_bytes(self.array()?)),
+            12 => Value::F64(f64::from_le_bytes(self.array()?)),
+            kind => return Err(self.invalid(format!("a metadata value has the unknown type {kind}"))),
+        })
+    }
+
+    /// Arrays of strings are kept, arrays of numbers too where they are short; of longer ones only type and length.
+    fn list(&mut self, depth: u32) -> Result<Value, GgufError> {
+        if depth >= MAX_ARRAY_DEPTH {
+            return Err(self.invalid("metadata arrays are nested too deep".into()));
+        }
+        let kind = self.u32()?;
+        let n = self.u64()?;
+        let smallest: u64 = match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            8 | 10..=12 => 8,
+            9 => 12,
+            kind => return Err(self.invalid(format!("a metadata array has the unknown type {kind}"))),
+        };
+        self.need(n.saturating_mul(smallest))?;
+        match kind {
+            8 => Ok(Value::Strings((0..n).map(|_| self.string(MAX_STRING_BYTES)).collect::<Result<_, _>>()?)),
+            9 => {
+                for _ in 0..n {
+                    self.list(depth + 1)?;
+                }
+                Ok(Value::Array { kind, len: n, head: Vec::new() })
+            }
+            kind => {
+                const KEPT: u64 = 1024;
+                let head = (0..n.min(KEPT)).map(|_| self.value(kind, depth)).collect::<Result<_, _>>()?;
+                self.skip(n.saturating_sub(KEPT) * smallest)?;
+                Ok(Value::Array { kind, len: n, head })
+            }
+        }
+    }
+
+    fn string(&mut self, limit: u64) -> Result<String, GgufError> {
+        let n = self.u64()?;
+        if n > limit {
+            return Err(self.invalid(format!("a string claims {n} bytes; at most {limit} are allowed")));
+        }
+        self.need(n)?;
+        let mut bytes = vec![0; usize::try_from(n).unwrap_or(0)];
+        self.fill(&mut bytes)?;
+        // Some vocabularies hold bytes that are no UTF-8; what matters here is to tell them apart.
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| error.into_bytes().iter().map(|byte| char::from(*byte)).collect()))
+    }
+
+    fn count(&mut self, what: &str, limit: u64) -> Result<u64, GgufError> {
+        let n = self.u64()?;
+        if n > limit {
+            return Err(self.invalid(format!("the header claims {n} {what}; at most {limit} are allowed")));
+        }
+        Ok(n)
+    }
+
+    fn u32(&mut self) -> Result<u32, GgufError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, GgufError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), GgufError> {
+        self.need(bytes.len() as u64)?;
+        self.inner.read_exact(bytes).map_err(|error| GgufError::Io { path: self.path.to_owned(), error })?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn skip(&mut self, n: u64) -> Result<(), GgufError> {
+        self.need(n)?;
+        std::io::copy(&mut self.inner.by_ref().take(n), &mut std::io::sink())
+            .map_err(|error| GgufError::Io { path: self.path.to_owned(), error })?;
+        self.at += n;
+        Ok(())
+    }
+
+    /// Fails where fewer than `n` bytes are left.
+    fn need(&self, n: u64) -> Result<(), GgufError> {
+        let expected = self.at.saturating_add(n);
+        if expected > self.len {
+            return Err(GgufError::Truncated { path: self.path.to_owned(), expected, found: self.len });
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, what: String) -> GgufError {
+        GgufError::Invalid { path: self.path.to_owned(), what }
+    }
+}

@@ -1,0 +1,334 @@
+//! Tests of the reader and the checks, on files of our own writer.
+
+use std::path::PathBuf;
+
+use super::writer::{Writer, tiny_llama, tiny_lora};
+use super::{GgufError, Header, Value, validate_adapter, validate_model};
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn write(&self, name: &str, writer: &Writer) -> PathBuf {
+        let path = self.0.path().join(name);
+        writer.write(&path).expect("written");
+        path
+    }
+
+    /// The error of checking this file as a model.
+    fn refusal(&self, writer: &Writer) -> String {
+        let path = self.write("model.gguf", writer);
+        let result = Header::open(&path).and_then(|header| validate_model(&header));
+        result.expect_err("refused").to_string()
+    }
+
+    fn adapter_refusal(&self, writer: &Writer) -> String {
+        let base = Header::open(&self.write("base.gguf", &tiny_llama())).expect("a model");
+        let path = self.write("adapter.gguf", writer);
+        let result = Header::open(&path).and_then(|header| validate_adapter(&header, &base));
+        result.expect_err("refused").to_string()
+    }
+}
+
+#[test]
+fn a_good_file_is_read_and_accepted() {
+    let dir = Dir::new();
+    let header = Header::open(&dir.write("tiny.gguf", &tiny_llama())).expect("readable");
+    validate_model(&header).expect("accepted");
+    assert_eq!(header.architecture(), "llama");
+    assert_eq!(header.context_length(), Some(512));
+    assert_eq!(header.quantization(), "F32");
+    assert_eq!(header.get("tokenizer.ggml.tokens").and_then(Value::len), Some(286));
+    assert_eq!(header.kv_elements_per_token(), Some(2 * 2 * 16));
+    let adapter = Header::open(&dir.write("lora.gguf", &tiny_lora())).expect("readable");
+    assert!(adapter.is_adapter());
+    validate_adapter(&adapter, &header).expect("accepted");
+}
+
+#[test]
+fn what_llama_cpp_would_abort_on_is_refused() {
+    let dir = Dir::new();
+    let refusal = |change: &dyn Fn(&mut Writer)| {
+        let mut writer = tiny_llama();
+        change(&mut writer);
+        dir.refusal(&writer)
+    };
+    let cases: &[(&dyn Fn(&mut Writer), &str)] = &[
+        (
+            &|w| {
+                w.u32("llama.block_count", 0);
+            },
+            "llama.block_count is U32(0)",
+        ),
+        (
+            &|w| {
+                w.u32("llama.block_count", 513);
+            },
+            "llama.block_count is U32(513)",
+        ),
+        (
+            &|w| {
+                w.string("llama.block_count", "2");
+            },
+            "llama.block_count is String",
+        ),
+        (
+            &|w| {
+                w.remove("llama.block_count");
+            },
+            "no llama.block_count",
+        ),
+        (
+            &|w| {
+                w.remove("general.architecture");
+            },
+            "no general.architecture",
+        ),
+        (
+            &|w| {
+                w.u32("general.architecture", 1);
+            },
+            "must be a name",
+        ),
+        (
+            &|w| {
+                w.string("general.architecture", "clip");
+            },
+            "projector",
+        ),
+        (
+            &|w| {
+                w.string("general.type", "adapter");
+            },
+            "is a LoRA adapter",
+        ),
+        (
+            &|w| {
+                w.string("tokenizer.ggml.model", "none");
+            },
+            "no vocabulary",
+        ),
+        (
+            &|w| {
+                w.remove("tokenizer.ggml.tokens");
+            },
+            "must be a list of strings, found nothing",
+        ),
+        (
+            &|w| {
+                w.strings("tokenizer.ggml.tokens", &["a".into(), "b".into(), "a".into()]);
+            },
+            "holds \"a\" twice",
+        ),
+        (
+            &|w| {
+                w.f32s("tokenizer.ggml.scores", &[0.0]);
+            },
+            "tokenizer.ggml.scores must have one number",
+        ),
+        (
+            &|w| {
+                w.bool("tokenizer.ggml.add_bos_token", true).u32("tokenizer.ggml.bos_token_id", 999);
+            },
+            "bos_token_id",
+        ),
+        (
+            &|w| {
+                w.u32("llama.expert_count", 513).u32("llama.expert_used_count", 1);
+            },
+            "experts",
+        ),
+        (
+            &|w| {
+                w.u32("llama.expert_count", 4).u32("llama.expert_used_count", 0);
+            },
+            "experts",
+        ),
+        (
+            &|w| {
+                w.tensor("output_norm.weight", &[32], 26, vec![0; 128]);
+            },
+            "computes norms with floats only",
+        ),
+        (
+            &|w| {
+                w.tensor("output.weight", &[32, 286], 26, vec![0; 32 * 286 * 4]);
+            },
+            "computes no layer with that",
+        ),
+        (
+            &|w| {
+                w.tensor("output.weight", &[32, 0], 0, vec![]);
+            },
+            "has the shape [32, 0]",
+        ),
+        (
+            &|w| {
+                w.tensor("output.weight", &[u64::MAX, 3], 0, vec![]);
+            },
+            "impossible shape",
+        ),
+        (
+            &|w| {
+                w.tensor("output.weight", &[33, 2], 2, vec![0; 64]);
+            },
+            "rows of 33 elements, which Q4_0 cannot store",
+        ),
+        (
+            &|w| {
+                w.tensor("output.weight", &[32, 2], 99, vec![0; 64]);
+            },
+            "unknown type 99",
+        ),
+        (
+            &|w| {
+                w.tensor("output.weight", &[32, 286], 0, vec![0; 64]);
+            },
+            "truncated",
+        ),
+        (
+            &|w| {
+                w.u32("general.alignment", 24);
+            },
+            "power of two",
+        ),
+    ];
+    for (change, expected) in cases {
+        let found = refusal(change);
+        assert!(found.contains(expected), "expected {expected:?} in {found:?}");
+    }
+}
+
+#[test]
+fn adapters_that_llama_cpp_would_abort_on_are_refused() {
+    let dir = Dir::new();
+    let a = "blk.0.attn_q.weight.lora_a";
+    let cases: &[(&dyn Fn(&mut Writer), &str)] = &[
+        (
+            &|w| {
+                w.u32("adapter.lora.alpha", 2);
+            },
+            "adapter.lora.alpha must be a 32-bit float",
+        ),
+        (
+            &|w| {
+                w.u32("adapter.type", 1);
+            },
+            "adapter.type must be a text",
+        ),
+        (
+            &|w| {
+                w.string("adapter.type", "ia3");
+            },
+            "not \"lora\"",
+        ),
+        (
+            &|w| {
+                w.remove("general.type");
+            },
+            "general.type must be a text",
+        ),
+        (
+            &|w| {
+                w.string("general.architecture", "gemma3");
+            },
+            "the base model is \"llama\"",
+        ),
+        (
+            &|w| {
+                w.tensor(a, &[32, 1, 2], 0, vec![0; 256]);
+            },
+            "has 3 dimensions",
+        ),
+        (
+            &|w| {
+                w.tensor(a, &[32, 2], 26, vec![0; 256]);
+            },
+            "must be float or quantised",
+        ),
+        (
+            &|w| {
+                w.tensor(a, &[16, 2], 0, vec![0; 128]);
+            },
+            "do not fit",
+        ),
+        (
+            &|w| {
+                w.random("blk.9.attn_q.weight.lora_a", &[32, 2], 0.0).random(
+                    "blk.9.attn_q.weight.lora_b",
+                    &[2, 32],
+                    0.0,
+                );
+            },
+            "no tensor \"blk.9.attn_q.weight\"",
+        ),
+        (
+            &|w| {
+                w.random("blk.0.attn_k.weight.lora_a", &[32, 2], 0.0);
+            },
+            "beside it",
+        ),
+        (
+            &|w| {
+                w.random("strange", &[32, 2], 0.0);
+            },
+            "neither in .lora_a nor in .lora_b",
+        ),
+        (
+            &|w| {
+                w.i32s("adapter.alora.invocation_tokens", &[1]);
+            },
+            "must be a list of 32-bit counts",
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut writer = tiny_lora();
+        change(&mut writer);
+        let found = dir.adapter_refusal(&writer);
+        assert!(found.contains(expected), "expected {expected:?} in {found:?}");
+    }
+}
+
+#[test]
+fn files_that_are_no_gguf_say_what_they_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = |bytes: &[u8]| {
+        let path = dir.path().join("x.gguf");
+        std::fs::write(&path, bytes).expect("written");
+        Header::open(&path).expect_err("refused")
+    };
+    assert!(matches!(Header::open(&dir.path().join("none")), Err(GgufError::NotFound(_))));
+    assert!(matches!(open(b""), GgufError::NotGguf { .. }));
+    assert!(matches!(open(b"hello world"), GgufError::NotGguf { start, .. } if start == "hell"));
+    assert!(matches!(open(b"GGUF\x01\0\0\0"), GgufError::Version { version: 1, .. }));
+    assert!(matches!(open(b"GGUF\0\0\0\x03"), GgufError::Invalid { .. }));
+    assert!(matches!(open(b"GGUF\x03\0\0\0"), GgufError::Truncated { .. }));
+    assert!(matches!(Header::open(dir.path()), Err(GgufError::Invalid { .. })));
+}
+
+/// Whatever the bytes, the reader answers; a claimed length never makes it allocate.
+#[test]
+fn damaged_files_never_panic() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("x.gguf");
+    let good = tiny_llama().to_bytes();
+    let header_len = 12_000.min(good.len());
+    for at in (0..header_len).step_by(7) {
+        for value in [0x00, 0x7f, 0xff] {
+            let mut bytes = good[..header_len + 64].to_vec();
+            bytes[at] = value;
+            std::fs::write(&path, &bytes).expect("written");
+            if let Ok(header) = Header::open(&path) {
+                let _ = validate_model(&header);
+                let _ = header.parameter_count();
+            }
+        }
+    }
+    for len in (0..header_len).step_by(97) {
+        std::fs::write(&path, &good[..len]).expect("written");
+        assert!(Header::open(&path).and_then(|header| validate_model(&header)).is_err());
+    }
+}

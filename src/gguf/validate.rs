@@ -1,0 +1,178 @@
+//! Refuses model files that llama.cpp would abort on, now or at the first decode.
+
+use std::collections::HashSet;
+
+use super::error::GgufError;
+use super::header::{Header, TensorInfo, Value};
+use super::types::TensorType;
+
+/// llama.cpp's own fixed limits.
+const MAX_LAYERS: u64 = 512;
+const MAX_EXPERTS: u64 = 512;
+
+/// # Errors
+/// [`GgufError::Invalid`] or [`GgufError::Truncated`], with the key or tensor and what to do.
+pub fn validate_model(header: &Header) -> Result<(), GgufError> {
+    let fail = |what: String| Err(GgufError::Invalid { path: header.path().to_owned(), what });
+    match header.get("general.architecture") {
+        Some(Value::String(name)) if !name.is_empty() => {}
+        Some(other) => return fail(format!("general.architecture is {other:?}; it must be a name")),
+        None => return fail("no general.architecture: this is not a language model".into()),
+    }
+    if header.is_adapter() {
+        return fail("is a LoRA adapter, not a model; give it with --lora beside its base model".into());
+    }
+    if header.architecture() == "clip" {
+        return fail("is a projector for images (mmproj), not a language model".into());
+    }
+    check_layers(header).or_else(fail)?;
+    check_experts(header).or_else(fail)?;
+    check_vocabulary(header).or_else(fail)?;
+    check_tensors(header)
+}
+
+/// Data that every file with tensors must satisfy: known types, whole rows, inside the file.
+pub(super) fn check_tensors(header: &Header) -> Result<(), GgufError> {
+    let fail = |what: String| Err(GgufError::Invalid { path: header.path().to_owned(), what });
+    let mut names = HashSet::new();
+    let mut end = header.data_offset();
+    for tensor in header.tensors() {
+        if !names.insert(tensor.name.as_str()) {
+            return fail(format!("the tensor {:?} occurs twice", tensor.name));
+        }
+        let bytes = match check_tensor(tensor, header.alignment()) {
+            Ok(bytes) => bytes,
+            Err(what) => return fail(what),
+        };
+        let Some(tensor_end) =
+            header.data_offset().checked_add(tensor.offset).and_then(|start| start.checked_add(bytes))
+        else {
+            return fail(format!("the tensor {:?} lies beyond any file's end", tensor.name));
+        };
+        end = end.max(tensor_end);
+    }
+    if end > header.file_len() && header.split_count() <= 1 {
+        return Err(GgufError::Truncated { path: header.path().to_owned(), expected: end, found: header.file_len() });
+    }
+    Ok(())
+}
+
+/// Bytes of the tensor.
+fn check_tensor(tensor: &TensorInfo, alignment: u64) -> Result<u64, String> {
+    let name = &tensor.name;
+    let Some(kind) = TensorType::from_id(tensor.type_id) else {
+        return Err(format!(
+            "the tensor {name:?} has the unknown type {}; a newer llama.cpp may know it",
+            tensor.type_id
+        ));
+    };
+    if tensor.dims.is_empty() || tensor.dims.contains(&0) {
+        return Err(format!("the tensor {name:?} has the shape {:?}", tensor.dims));
+    }
+    if tensor.elements().is_none_or(|n| n > i64::MAX as u64) {
+        return Err(format!("the tensor {name:?} has the impossible shape {:?}", tensor.dims));
+    }
+    let Some(bytes) = tensor.bytes() else {
+        return Err(format!(
+            "the tensor {name:?} has rows of {} elements, which {} cannot store",
+            tensor.dims[0], kind.name
+        ));
+    };
+    if !tensor.offset.is_multiple_of(alignment) {
+        return Err(format!("the tensor {name:?} begins at {}, which is no multiple of {alignment}", tensor.offset));
+    }
+    let is_norm = name.ends_with("norm.weight") || name.ends_with("norm.bias");
+    if is_norm && !kind.is_float() {
+        return Err(format!("the tensor {name:?} is {}; llama.cpp computes norms with floats only", kind.name));
+    }
+    if name.ends_with(".weight") && kind.is_unfit_for_weights() {
+        return Err(format!("the tensor {name:?} is {}; llama.cpp computes no layer with that", kind.name));
+    }
+    Ok(bytes)
+}
+
+fn check_layers(header: &Header) -> Result<(), String> {
+    let key = format!("{}.block_count", header.architecture());
+    match header.get(&key) {
+        None => Err(format!("no {key}: the number of layers is missing")),
+        Some(value) => match value.as_u64() {
+            Some(1..=MAX_LAYERS) => Ok(()),
+            _ => Err(format!("{key} is {value:?}; it must be between 1 and {MAX_LAYERS}")),
+        },
+    }
+}
+
+fn check_experts(header: &Header) -> Result<(), String> {
+    let number = |suffix: &str| header.get_of_architecture(suffix).and_then(Value::as_u64).unwrap_or(0);
+    let (all, used) = (number("expert_count"), number("expert_used_count"));
+    let (groups, groups_used) = (number("expert_group_count"), number("expert_group_used_count"));
+    if all > MAX_EXPERTS || used > all || (all > 0 && used == 0) {
+        return Err(format!(
+            "{used} of {all} experts are used; at most {MAX_EXPERTS} are allowed, and at least one is needed"
+        ));
+    }
+    let grouping_fits = match groups {
+        0 | 1 => groups <= all,
+        _ => groups < all && all % groups == 0 && groups_used > 0 && groups_used < groups,
+    };
+    if grouping_fits {
+        Ok(())
+    } else {
+        Err(format!("{all} experts do not make {groups} groups of which {groups_used} are used"))
+    }
+}
+
+fn check_vocabulary(header: &Header) -> Result<(), String> {
+    match header.get("tokenizer.ggml.model") {
+        Some(Value::String(model)) if model != "none" => {}
+        Some(Value::String(_)) | None => {
+            return Err("has no vocabulary, so text can be neither read nor written with it".into());
+        }
+        Some(other) => return Err(format!("tokenizer.ggml.model is {other:?}; it must be a name")),
+    }
+    let tokens = match header.get("tokenizer.ggml.tokens") {
+        Some(Value::Strings(tokens)) if !tokens.is_empty() => tokens,
+        other => return Err(format!("tokenizer.ggml.tokens must be a list of strings, found {}", shape(other))),
+    };
+    let mut seen = HashSet::with_capacity(tokens.len());
+    if let Some(twice) = tokens.iter().find(|token| !seen.insert(token.as_str())) {
+        return Err(format!("the vocabulary holds {twice:?} twice"));
+    }
+    let n = tokens.len() as u64;
+    for (key, kind) in [("scores", 6), ("token_type", 5)] {
+        match header.get(&format!("tokenizer.ggml.{key}")) {
+            None => {}
+            Some(Value::Array { kind: found, len, .. }) if *found == kind && *len >= n => {}
+            other => {
+                return Err(format!(
+                    "tokenizer.ggml.{key} must have one number for each of {n} tokens, found {}",
+                    shape(other)
+                ));
+            }
+        }
+    }
+    check_special_tokens(header, n)
+}
+
+/// BOS and EOS that are put in front and behind must exist. llama.cpp passes over other ids out of range by itself.
+fn check_special_tokens(header: &Header, n: u64) -> Result<(), String> {
+    for (flag, id) in [("add_bos_token", "bos_token_id"), ("add_eos_token", "eos_token_id")] {
+        let adds = header.get(&format!("tokenizer.ggml.{flag}")) == Some(&Value::Bool(true));
+        let token = header.get(&format!("tokenizer.ggml.{id}"));
+        if adds && token.is_some_and(|token| token.as_u64().is_none_or(|token| token >= n)) {
+            return Err(format!("tokenizer.ggml.{id} is {}, outside the vocabulary of {n} tokens", shape(token)));
+        }
+    }
+    Ok(())
+}
+
+/// A value in few words.
+fn shape(value: Option<&Value>) -> String {
+    match value {
+        None => "nothing".into(),
+        Some(value) => match value.len() {
+            Some(n) => format!("a list of {n}"),
+            None => format!("{value:?}"),
+        },
+    }
+}

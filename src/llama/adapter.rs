@@ -1,0 +1,74 @@
+//! LoRA adapters.
+
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::gguf;
+
+use super::callback;
+use super::error::{LlamaError, last_error};
+use super::model::{Model, c_path};
+
+/// A LoRA adapter for one model. Holds the model, so it cannot outlive it.
+#[derive(Clone, Debug)]
+pub struct Adapter(Arc<AdapterInner>);
+
+#[derive(Debug)]
+struct AdapterInner {
+    raw: NonNull<llama_sys::llama_adapter_lora>,
+    model: Model,
+    path: PathBuf,
+}
+
+// SAFETY: llama.cpp only reads a loaded adapter; loading and freeing take the model's lock.
+unsafe impl Send for AdapterInner {}
+// SAFETY: as above.
+unsafe impl Sync for AdapterInner {}
+
+impl Drop for AdapterInner {
+    fn drop(&mut self) {
+        let _guard = self.model.write_lock();
+        // SAFETY: no context has it attached, since each that does holds a clone; the model is still alive.
+        unsafe { llama_sys::llama_adapter_lora_free(self.raw.as_ptr()) };
+    }
+}
+
+impl Adapter {
+    /// Checks the file against the model, then loads it.
+    ///
+    /// # Errors
+    /// [`LlamaError::Gguf`] for a file that would crash llama.cpp now or at the first decode; else what it says.
+    pub fn load(model: &Model, path: &Path) -> Result<Self, LlamaError> {
+        let header = gguf::Header::open(path)?;
+        gguf::validate_adapter(&header, model.header())?;
+        let c_path = c_path(path)?;
+        let mut raw = std::ptr::null_mut();
+        let guard = model.write_lock();
+        // SAFETY: the path is NUL-terminated, the model live and locked.
+        let (status, log) = callback::capture_log(|| unsafe {
+            llama_sys::shim_adapter_load(model.raw(), c_path.as_ptr(), &raw mut raw)
+        });
+        drop(guard);
+        let raw = NonNull::new(raw).ok_or_else(|| LlamaError::Native {
+            call: "loading the adapter",
+            status: status.unsigned_abs(),
+            message: format!("{}: {}", path.display(), last_error()),
+            log,
+        })?;
+        Ok(Self(Arc::new(AdapterInner { raw, model: model.clone(), path: path.to_owned() })))
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.0.model
+    }
+
+    pub(super) fn raw(&self) -> *mut llama_sys::llama_adapter_lora {
+        self.0.raw.as_ptr()
+    }
+}

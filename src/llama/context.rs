@@ -1,0 +1,357 @@
+//! A context: the KV cache and compute buffers to run a model with. It stays on the thread that made it.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::adapter::Adapter;
+use super::batch::Batch;
+use super::callback::{self, AbortFlag};
+use super::error::{LlamaError, check, last_error};
+use super::kv_cache::KvCache;
+use super::model::Model;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlashAttention {
+    /// llama.cpp decides by model and device.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Number format of the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    #[default]
+    F16,
+    Q8_0,
+    Q4_0,
+}
+
+/// How to create a [`Context`].
+#[derive(Clone, Debug)]
+pub struct ContextParams {
+    /// KV cells in total; 0 takes the model's training context.
+    pub n_ctx: u32,
+    /// Most tokens in one [`Batch`].
+    pub n_batch: u32,
+    /// Most tokens computed at once. Embedding contexts raise it to `n_batch`.
+    pub n_ubatch: u32,
+    /// Sequences that can exist at the same time.
+    pub n_seq_max: u32,
+    /// Threads for single tokens.
+    pub n_threads: u32,
+    /// Threads for prompts.
+    pub n_threads_batch: u32,
+    pub flash_attention: FlashAttention,
+    pub kv_type: KvType,
+    /// Give embeddings instead of logits.
+    pub embeddings: bool,
+    /// Keep the KV cache on the device that holds the layers.
+    pub offload_kv: bool,
+}
+
+impl Default for ContextParams {
+    fn default() -> Self {
+        let threads = u32::try_from(num_cpus::get_physical()).unwrap_or(1).max(1);
+        Self {
+            n_ctx: 0,
+            n_batch: 2048,
+            n_ubatch: 512,
+            n_seq_max: 1,
+            n_threads: threads,
+            n_threads_batch: threads,
+            flash_attention: FlashAttention::Auto,
+            kv_type: KvType::F16,
+            embeddings: false,
+            offload_kv: true,
+        }
+    }
+}
+
+/// A sequence of one context. Made by [`Context::seq`], so always in range for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeqId {
+    pub(super) context: u32,
+    id: i32,
+}
+
+impl SeqId {
+    pub(super) fn raw(self) -> i32 {
+        self.id
+    }
+}
+
+/// See the module's description. Neither `Send` nor `Sync`: llama.cpp contexts are not safe to share.
+#[derive(Debug)]
+pub struct Context {
+    raw: NonNull<llama_sys::llama_context>,
+    id: u32,
+    model: Model,
+    abort: AbortFlag,
+    /// Attached to `raw`; freed only after it is detached or `raw` is gone.
+    adapters: Vec<Adapter>,
+    /// Which rows of the last decoded batch have outputs.
+    outputs: Vec<bool>,
+    _thread_bound: PhantomData<*mut ()>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: owned by us and not used after this; model and adapters are dropped after it.
+        unsafe { llama_sys::llama_free(self.raw.as_ptr()) };
+    }
+}
+
+impl Context {
+    /// # Errors
+    /// Parameters that llama.cpp would abort on, and what it says where it refuses (too little memory, a
+    /// quantised V cache without flash attention).
+    pub fn new(model: &Model, params: &ContextParams) -> Result<Self, LlamaError> {
+        for (name, value) in
+            [("n_batch", params.n_batch), ("n_ubatch", params.n_ubatch), ("n_seq_max", params.n_seq_max)]
+        {
+            if value == 0 {
+                return Err(LlamaError::Parameter { name, value: "0".into(), expected: "must be at least 1" });
+            }
+        }
+        static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+        let abort = AbortFlag::default();
+        let whole_prompt = params.embeddings || model.is_bidirectional();
+        let kv_type = match params.kv_type {
+            KvType::F16 => llama_sys::GGML_TYPE_F16,
+            KvType::Q8_0 => llama_sys::GGML_TYPE_Q8_0,
+            KvType::Q4_0 => llama_sys::GGML_TYPE_Q4_0,
+        };
+        let raw_params = llama_sys::shim_context_params {
+            n_ctx: params.n_ctx,
+            n_batch: params.n_batch,
+            n_ubatch: if whole_prompt { params.n_batch } else { params.n_ubatch },
+            n_seq_max: params.n_seq_max,
+            n_threads: i32::try_from(params.n_threads.max(1)).unwrap_or(1),
+            n_threads_batch: i32::try_from(params.n_threads_batch.max(1)).unwrap_or(1),
+            flash_attn: match params.flash_attention {
+                FlashAttention::Auto => llama_sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+                FlashAttention::On => llama_sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+                FlashAttention::Off => llama_sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            },
+            type_k: i32::try_from(kv_type).unwrap_or(1),
+            type_v: i32::try_from(kv_type).unwrap_or(1),
+            embeddings: params.embeddings,
+            offload_kqv: params.offload_kv,
+            kv_unified: true,
+            swa_full: true,
+            abort: Some(callback::on_abort_query),
+            abort_data: abort.as_data(),
+        };
+        let mut raw = std::ptr::null_mut();
+        let guard = model.write_lock();
+        // SAFETY: the model is live and locked against other writers; `abort` moves into the context below.
+        let (status, log) = callback::capture_log(|| unsafe {
+            llama_sys::shim_context_init(model.raw(), &raw const raw_params, &raw mut raw)
+        });
+        drop(guard);
+        let raw = NonNull::new(raw).ok_or_else(|| LlamaError::Native {
+            call: "creating a context",
+            status: status.unsigned_abs(),
+            message: last_error(),
+            log,
+        })?;
+        Ok(Self {
+            raw,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            model: model.clone(),
+            abort,
+            adapters: Vec::new(),
+            outputs: Vec::new(),
+            _thread_bound: PhantomData,
+        })
+    }
+
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// KV cells in total, as llama.cpp rounded them.
+    #[must_use]
+    pub fn n_ctx(&self) -> usize {
+        // SAFETY: a getter on a live context.
+        unsafe { llama_sys::llama_n_ctx(self.raw()) as usize }
+    }
+
+    /// Most tokens in one batch. llama.cpp lowers it to `n_ctx`, so this is read back.
+    #[must_use]
+    pub fn n_batch(&self) -> usize {
+        // SAFETY: a getter on a live context.
+        unsafe { llama_sys::llama_n_batch(self.raw()) as usize }
+    }
+
+    #[must_use]
+    pub fn n_ubatch(&self) -> usize {
+        // SAFETY: a getter on a live context.
+        unsafe { llama_sys::llama_n_ubatch(self.raw()) as usize }
+    }
+
+    #[must_use]
+    pub fn n_seq_max(&self) -> u32 {
+        // SAFETY: a getter on a live context.
+        unsafe { llama_sys::llama_n_seq_max(self.raw()) }
+    }
+
+    /// Sequence number `id` of this context.
+    ///
+    /// # Errors
+    /// [`LlamaError::SeqRange`] at or beyond `n_seq_max`.
+    pub fn seq(&self, id: u32) -> Result<SeqId, LlamaError> {
+        let n_seq_max = self.n_seq_max();
+        match i32::try_from(id) {
+            Ok(raw) if id < n_seq_max => Ok(SeqId { context: self.id, id: raw }),
+            _ => Err(LlamaError::SeqRange { id, n_seq_max }),
+        }
+    }
+
+    /// Stops a decode of this context from any thread.
+    #[must_use]
+    pub fn abort_flag(&self) -> AbortFlag {
+        self.abort.clone()
+    }
+
+    /// Changes the thread counts from the next decode on.
+    pub fn set_threads(&mut self, single: u32, batch: u32) {
+        let clamp = |n: u32| i32::try_from(n.max(1)).unwrap_or(1);
+        // SAFETY: a setter on a live context.
+        unsafe { llama_sys::llama_set_n_threads(self.raw(), clamp(single), clamp(batch)) };
+    }
+
+    /// Runs the batch through the model.
+    ///
+    /// # Errors
+    /// [`LlamaError::NoCells`] leaves the cache as it was. After [`LlamaError::Aborted`] and
+    /// [`LlamaError::Decode`] part of the batch may be in the cache: remove it with [`KvCache::seq_rm`].
+    pub fn decode(&mut self, batch: &mut Batch) -> Result<(), LlamaError> {
+        self.check_batch(batch)?;
+        if batch.len() > self.n_ubatch() && self.model.is_bidirectional() {
+            return Err(LlamaError::ExceedsUbatch { tokens: batch.len(), n_ubatch: self.n_ubatch() });
+        }
+        self.run(batch, "decode", llama_sys::shim_decode)
+    }
+
+    /// Runs the batch through the encoder of an encoder-decoder model.
+    ///
+    /// # Errors
+    /// As [`Context::decode`], and [`LlamaError::NoEncoder`].
+    pub fn encode(&mut self, batch: &mut Batch) -> Result<(), LlamaError> {
+        self.check_batch(batch)?;
+        if !self.model.has_encoder() {
+            return Err(LlamaError::NoEncoder);
+        }
+        if batch.len() > self.n_ubatch() {
+            return Err(LlamaError::ExceedsUbatch { tokens: batch.len(), n_ubatch: self.n_ubatch() });
+        }
+        self.run(batch, "encode", llama_sys::shim_encode)
+    }
+
+    fn check_batch(&self, batch: &Batch) -> Result<(), LlamaError> {
+        if batch.context() != self.id {
+            return Err(LlamaError::ForeignObject);
+        }
+        if batch.is_empty() { Err(LlamaError::BatchEmpty) } else { Ok(()) }
+    }
+
+    fn run(&mut self, batch: &mut Batch, call: &'static str, function: RunFn) -> Result<(), LlamaError> {
+        self.outputs.clear();
+        let mut code = 0;
+        let raw_batch = batch.raw();
+        // SAFETY: the batch belongs to this context, holds at most n_batch checked rows, and outlives the call.
+        let (status, log) =
+            callback::capture_abortable(&self.abort, || unsafe { function(self.raw(), raw_batch, &raw mut code) });
+        self.abort.clear();
+        check(call, status, log.clone())?;
+        match code {
+            0 => {
+                self.outputs.extend((0..batch.len()).map(|row| batch.is_output(row)));
+                Ok(())
+            }
+            1 => Err(LlamaError::NoCells),
+            2 => Err(LlamaError::Aborted),
+            code => Err(LlamaError::Decode { code, log }),
+        }
+    }
+
+    /// Logits of row `row` of the last decoded batch. The view ends with the next call that changes the context.
+    ///
+    /// # Errors
+    /// [`LlamaError::NoOutput`] where that row did not ask for any.
+    pub fn logits(&self, row: usize) -> Result<Logits<'_>, LlamaError> {
+        if !self.outputs.get(row).copied().unwrap_or(false) {
+            return Err(LlamaError::NoOutput { row });
+        }
+        let mut data = std::ptr::null();
+        // SAFETY: the row exists and has outputs; it fits an i32 since batches do.
+        let status = unsafe { llama_sys::shim_logits(self.raw(), i32::try_from(row).unwrap_or(-1), &raw mut data) };
+        check("reading logits", status, String::new())?;
+        // SAFETY: llama.cpp keeps one float a vocabulary entry there until the next decode, which needs `&mut self`.
+        Ok(Logits(unsafe { std::slice::from_raw_parts(data, self.model.n_tokens_vocab() as usize) }))
+    }
+
+    /// Makes exactly these adapters active, each with its scale, from the next decode on.
+    ///
+    /// # Errors
+    /// [`LlamaError::ForeignAdapter`], a scale that is not a number.
+    pub fn set_adapters(&mut self, adapters: &[(Adapter, f32)]) -> Result<(), LlamaError> {
+        for (adapter, scale) in adapters {
+            if !adapter.model().is_same(&self.model) {
+                return Err(LlamaError::ForeignAdapter);
+            }
+            if !scale.is_finite() {
+                return Err(LlamaError::Parameter {
+                    name: "scale",
+                    value: scale.to_string(),
+                    expected: "must be finite",
+                });
+            }
+        }
+        let mut raw: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.raw()).collect();
+        let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
+        // SAFETY: both arrays have `raw.len()` entries; the adapters belong to this model and are kept below.
+        let (status, log) = callback::capture_log(|| unsafe {
+            llama_sys::shim_set_adapters(self.raw(), raw.as_mut_ptr(), scales.as_mut_ptr(), raw.len())
+        });
+        check("setting adapters", status, log)?;
+        // The old ones are dropped only now, when llama.cpp no longer points at them.
+        self.adapters = adapters.iter().map(|(adapter, _)| adapter.clone()).collect();
+        Ok(())
+    }
+
+    /// The KV cache of this context.
+    pub fn kv(&mut self) -> KvCache<'_> {
+        KvCache::new(self)
+    }
+
+    pub(super) fn raw(&self) -> *mut llama_sys::llama_context {
+        self.raw.as_ptr()
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(super) fn check_seq(&self, seq: SeqId) -> Result<(), LlamaError> {
+        if seq.context == self.id { Ok(()) } else { Err(LlamaError::ForeignObject) }
+    }
+}
+
+type RunFn = unsafe extern "C" fn(*mut llama_sys::llama_context, llama_sys::llama_batch, *mut i32) -> i32;
+
+/// One row of logits: a float for each entry of the vocabulary. Borrowed from the context.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits<'a>(&'a [f32]);
+
+impl Logits<'_> {
+    #[must_use]
+    pub fn as_slice(&self) -> &[f32] {
+        self.0
+    }
+}

@@ -1,0 +1,36 @@
+//! The safe wrapper over llama.cpp: one type per C object, and the only `unsafe` outside `llama-sys`.
+//!
+//! Ownership goes one way. A [`Model`] is shared; [`Context`], [`Vocab`] and [`Adapter`] each hold a clone of
+//! it, so nothing can outlive what it points at. A [`Context`] stays on the thread that made it. Whatever would
+//! make llama.cpp abort is refused here, before the call, with a [`LlamaError`].
+#![allow(unsafe_code)]
+
+mod adapter;
+mod backend;
+mod batch;
+mod callback;
+mod chat_template;
+mod context;
+mod device;
+mod error;
+mod grammar;
+mod kv_cache;
+mod model;
+mod sampler;
+mod state;
+mod vocab;
+
+pub use adapter::Adapter;
+pub use backend::{Backend, revision};
+pub use batch::{Batch, Pos};
+pub use callback::AbortFlag;
+pub use chat_template::{ChatTemplate, RenderedPrompt, builtin_template_names, render_builtin};
+pub use context::{Context, ContextParams, FlashAttention, KvType, Logits, SeqId};
+pub use device::{Device, DeviceKind};
+pub use error::LlamaError;
+pub use grammar::Grammar;
+pub use kv_cache::KvCache;
+pub use model::{Model, ModelParams, Offload};
+pub use sampler::{Sampler, SamplerConfig};
+pub use state::SeqState;
+pub use vocab::{Token, Vocab};

@@ -1,0 +1,279 @@
+//! A loaded model: weights, vocabulary and metadata.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::gguf;
+
+use super::backend::Backend;
+use super::callback::{self, Progress};
+use super::device::Device;
+use super::error::{LlamaError, check, last_error};
+use super::vocab::Vocab;
+
+/// Where the layers go.
+#[derive(Clone, Debug, Default)]
+pub enum Offload {
+    /// Everything stays on the CPU, whatever devices there are.
+    #[default]
+    Cpu,
+    /// `layers` layers (all with `None`) go to these devices. The list must not be empty.
+    Devices { devices: Vec<Device>, layers: Option<u32> },
+}
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct ModelParams {
+    pub offload: Offload,
+    /// Map the file instead of reading it. The file must then not be truncated while the model is loaded.
+    pub use_mmap: bool,
+    /// Keep the weights from being swapped out.
+    pub use_mlock: bool,
+}
+
+impl Default for ModelParams {
+    fn default() -> Self {
+        Self { offload: Offload::Cpu, use_mmap: true, use_mlock: false }
+    }
+}
+
+/// A loaded model, shared by everything made from it. Dropping the last clone frees the weights.
+#[derive(Clone, Debug)]
+pub struct Model(Arc<ModelInner>);
+
+#[derive(Debug)]
+struct ModelInner {
+    raw: NonNull<llama_sys::llama_model>,
+    path: PathBuf,
+    header: gguf::Header,
+    n_tokens_vocab: u32,
+    /// llama.cpp writes to the model when a context is created and when an adapter is loaded or freed.
+    writing: Mutex<()>,
+}
+
+// SAFETY: llama.cpp reads a loaded model from any thread; the calls that write to it take `writing`.
+unsafe impl Send for ModelInner {}
+// SAFETY: as above.
+unsafe impl Sync for ModelInner {}
+
+impl Drop for ModelInner {
+    fn drop(&mut self) {
+        // SAFETY: contexts, vocabularies and adapters each hold a clone of the Arc, so none is left.
+        unsafe { llama_sys::llama_model_free(self.raw.as_ptr()) };
+    }
+}
+
+impl Model {
+    /// Checks the file, then loads it. `progress` hears the loaded fraction (0.0 to 1.0) and cancels with `false`.
+    ///
+    /// # Errors
+    /// [`LlamaError::Gguf`] for a file that llama.cpp must not see, [`LlamaError::ModelLoad`] with llama.cpp's own
+    /// words where it refuses, [`LlamaError::LoadCancelled`].
+    pub fn load(
+        _: Backend,
+        path: &Path,
+        params: &ModelParams,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self, LlamaError> {
+        let header = gguf::Header::open(path)?;
+        gguf::validate_model(&header)?;
+        let c_path = c_path(path)?;
+
+        let mut devices = match &params.offload {
+            Offload::Cpu => Vec::new(),
+            Offload::Devices { devices, .. } => devices.iter().map(|device| device.handle).collect(),
+        };
+        devices.push(std::ptr::null_mut());
+        let n_gpu_layers = match &params.offload {
+            Offload::Cpu => 0,
+            Offload::Devices { layers: None, .. } => -1,
+            Offload::Devices { layers: Some(n), .. } => i32::try_from(*n).unwrap_or(i32::MAX),
+        };
+
+        let mut cancelled = false;
+        let mut report = |fraction: f32| {
+            cancelled = !progress(fraction);
+            !cancelled
+        };
+        let mut report: Progress<'_> = &mut report;
+        let raw_params = llama_sys::shim_model_params {
+            devices: devices.as_mut_ptr(),
+            n_gpu_layers,
+            use_mmap: params.use_mmap,
+            use_mlock: params.use_mlock,
+            vocab_only: false,
+            check_tensors: false,
+            progress: Some(callback::on_progress),
+            progress_data: (&raw mut report).cast::<c_void>(),
+        };
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the path is NUL-terminated; `devices` is NULL-terminated; `report` outlives the call.
+        let (status, log) = callback::capture_log(|| unsafe {
+            llama_sys::shim_model_load(c_path.as_ptr(), &raw const raw_params, &raw mut raw)
+        });
+        let Some(raw) = NonNull::new(raw) else {
+            if cancelled {
+                return Err(LlamaError::LoadCancelled(path.to_owned()));
+            }
+            let log = if log.is_empty() && status != 0 { last_error() } else { log };
+            return Err(LlamaError::ModelLoad { path: path.to_owned(), log });
+        };
+        // SAFETY: the model was just loaded and its vocabulary lives inside it.
+        let n_tokens = unsafe { llama_sys::llama_vocab_n_tokens(llama_sys::llama_model_get_vocab(raw.as_ptr())) };
+        Ok(Self(Arc::new(ModelInner {
+            raw,
+            path: path.to_owned(),
+            header,
+            n_tokens_vocab: u32::try_from(n_tokens).unwrap_or(0),
+            writing: Mutex::new(()),
+        })))
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The file's header as we read it, before llama.cpp did.
+    #[must_use]
+    pub fn header(&self) -> &gguf::Header {
+        &self.0.header
+    }
+
+    /// The tokens that text becomes.
+    ///
+    /// # Errors
+    /// [`LlamaError::NoVocabulary`] where the file has none.
+    pub fn vocab(&self) -> Result<Vocab, LlamaError> {
+        Vocab::new(self)
+    }
+
+    /// Context length that the model was trained with, in tokens.
+    #[must_use]
+    pub fn n_ctx_train(&self) -> u32 {
+        // SAFETY: a getter on a live model.
+        u32::try_from(unsafe { llama_sys::llama_model_n_ctx_train(self.raw()) }).unwrap_or(0)
+    }
+
+    /// Width of an embedding, in floats.
+    #[must_use]
+    pub fn n_embd(&self) -> usize {
+        // SAFETY: a getter on a live model.
+        usize::try_from(unsafe { llama_sys::llama_model_n_embd(self.raw()) }).unwrap_or(0)
+    }
+
+    #[must_use]
+    pub fn n_layer(&self) -> u32 {
+        // SAFETY: a getter on a live model.
+        u32::try_from(unsafe { llama_sys::llama_model_n_layer(self.raw()) }).unwrap_or(0)
+    }
+
+    /// Bytes of all tensors.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        // SAFETY: a getter on a live model.
+        unsafe { llama_sys::llama_model_size(self.raw()) }
+    }
+
+    #[must_use]
+    pub fn n_params(&self) -> u64 {
+        // SAFETY: a getter on a live model.
+        unsafe { llama_sys::llama_model_n_params(self.raw()) }
+    }
+
+    #[must_use]
+    pub fn has_encoder(&self) -> bool {
+        // SAFETY: a getter on a live model.
+        unsafe { llama_sys::llama_model_has_encoder(self.raw()) }
+    }
+
+    /// Whether part of a sequence can never be dropped (Mamba, RWKV and their hybrids).
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        // SAFETY: getters on a live model.
+        unsafe { llama_sys::llama_model_is_recurrent(self.raw()) || llama_sys::llama_model_is_hybrid(self.raw()) }
+    }
+
+    /// Whether each token attends to later ones too, so that a prompt must fit one physical batch.
+    #[must_use]
+    pub fn is_bidirectional(&self) -> bool {
+        let key = format!("{}.attention.causal", self.0.header.architecture());
+        self.meta(&key).is_some_and(|value| value == "false")
+    }
+
+    pub(super) fn has_multi_rope(&self) -> bool {
+        // SAFETY: a getter on a live model.
+        let rope = unsafe { llama_sys::llama_model_rope_type(self.raw()) };
+        [llama_sys::LLAMA_ROPE_TYPE_MROPE, llama_sys::LLAMA_ROPE_TYPE_IMROPE, llama_sys::LLAMA_ROPE_TYPE_VISION]
+            .contains(&rope)
+    }
+
+    /// What llama.cpp calls the model, e.g. `llama ?B Q4_1`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let mut text = std::ptr::null_mut();
+        // SAFETY: writes one string that `take_string` frees.
+        unsafe { llama_sys::shim_model_description(self.raw(), &raw mut text) };
+        take_string(text).unwrap_or_default()
+    }
+
+    /// A metadata value as text, `None` where the key is absent.
+    #[must_use]
+    pub fn meta(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let mut text = std::ptr::null_mut();
+        // SAFETY: the key is NUL-terminated; writes one string that `take_string` frees.
+        unsafe { llama_sys::shim_model_meta(self.raw(), key.as_ptr(), &raw mut text) };
+        take_string(text)
+    }
+
+    /// The Jinja chat template inside the file. Base models have none.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<String> {
+        // SAFETY: returns NULL or a string that lives as long as the model.
+        let text = unsafe { llama_sys::llama_model_chat_template(self.raw(), std::ptr::null()) };
+        // SAFETY: not null and NUL-terminated, see above.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    }
+
+    pub(super) fn raw(&self) -> *mut llama_sys::llama_model {
+        self.0.raw.as_ptr()
+    }
+
+    pub(super) fn n_tokens_vocab(&self) -> u32 {
+        self.0.n_tokens_vocab
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Held around the calls that write to the model.
+    pub(super) fn write_lock(&self) -> MutexGuard<'_, ()> {
+        self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Copies a string that the shim allocated, and frees it. NULL gives `None`.
+pub(super) fn take_string(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: not null; the shim hands out NUL-terminated copies.
+    let copy = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: allocated by the shim and not used after this.
+    unsafe { llama_sys::shim_string_free(text) };
+    Some(copy)
+}
+
+pub(super) fn c_path(path: &Path) -> Result<CString, LlamaError> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| LlamaError::Path(path.to_owned()))
+}
+
+/// Kept beside the other shim calls so that `check` has one shape for strings too.
+pub(super) fn checked_string(call: &'static str, status: i32, text: *mut c_char) -> Result<String, LlamaError> {
+    check(call, status, String::new())?;
+    Ok(take_string(text).unwrap_or_default())
+}

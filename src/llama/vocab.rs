@@ -1,0 +1,189 @@
+//! Text to tokens and back.
+
+use super::error::{LlamaError, check};
+use super::model::Model;
+
+/// One entry of a vocabulary. Only a [`Vocab`] and the sampler make them, so it is never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(i32);
+
+impl Token {
+    /// A token id from outside; calls check it against the vocabulary. `None` beyond `i32::MAX`.
+    #[must_use]
+    pub fn new(id: u32) -> Option<Self> {
+        i32::try_from(id).ok().map(Self)
+    }
+
+    #[must_use]
+    pub fn index(self) -> u32 {
+        self.0.unsigned_abs()
+    }
+
+    pub(super) fn raw(self) -> i32 {
+        self.0
+    }
+
+    pub(super) fn from_raw(raw: i32) -> Option<Self> {
+        (raw >= 0).then_some(Self(raw))
+    }
+}
+
+/// A model's vocabulary.
+#[derive(Clone, Debug)]
+pub struct Vocab {
+    model: Model,
+}
+
+/// Longest text for one call. Tokenising needs stack in proportion, see `tokenize`.
+const MAX_TEXT: usize = 4 << 20;
+/// Some pre-tokenizers recurse once a character and were seen to use about 320 bytes each time.
+const STACK_PER_BYTE: usize = 640;
+const STACK_BASE: usize = 1 << 20;
+/// Texts up to this fit the 2 MiB stack that every Rust thread has.
+const SMALL_TEXT: usize = 1500;
+
+impl Vocab {
+    pub(super) fn new(model: &Model) -> Result<Self, LlamaError> {
+        let vocab = Self { model: model.clone() };
+        // SAFETY: a getter on a live vocabulary.
+        let kind = unsafe { llama_sys::llama_vocab_type(vocab.raw()) };
+        if kind == llama_sys::LLAMA_VOCAB_TYPE_NONE || vocab.n_tokens() == 0 {
+            return Err(LlamaError::NoVocabulary);
+        }
+        Ok(vocab)
+    }
+
+    #[must_use]
+    pub fn n_tokens(&self) -> u32 {
+        self.model.n_tokens_vocab()
+    }
+
+    /// Text to tokens. `add_special` puts BOS (and EOS) where the model wants them; `parse_special` reads
+    /// `<|im_end|>` and its like as the single tokens they name.
+    ///
+    /// # Errors
+    /// [`LlamaError::TextTooLong`], or what llama.cpp threw.
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, LlamaError> {
+        if text.len() > MAX_TEXT {
+            return Err(LlamaError::TextTooLong { bytes: text.len(), max: MAX_TEXT });
+        }
+        if text.len() <= SMALL_TEXT {
+            return self.tokenize_here(text, add_special, parse_special);
+        }
+        // A long run of one character class can recurse once per character, so the stack grows with the text.
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("tokenize".into())
+                .stack_size(STACK_BASE + text.len() * STACK_PER_BYTE)
+                .spawn_scoped(scope, || self.tokenize_here(text, add_special, parse_special))
+                .map_err(|e| native("tokenize", format!("no thread for {} bytes of text: {e}", text.len())))?
+                .join()
+                .map_err(|_| native("tokenize", "the tokeniser's thread panicked".into()))?
+        })
+    }
+
+    fn tokenize_here(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, LlamaError> {
+        let len = i32::try_from(text.len()).unwrap_or(i32::MAX);
+        // One token a byte and two for BOS and EOS is more than any vocabulary needs; the loop is for surprises.
+        let mut tokens = vec![0; text.len() + 2];
+        loop {
+            let mut count = 0;
+            let capacity = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
+            // SAFETY: text and token buffer are given with their lengths; the vocabulary is live.
+            let status = unsafe {
+                llama_sys::shim_tokenize(
+                    self.raw(),
+                    text.as_ptr().cast(),
+                    len,
+                    tokens.as_mut_ptr(),
+                    capacity,
+                    add_special,
+                    parse_special,
+                    &raw mut count,
+                )
+            };
+            let count = usize::try_from(count).unwrap_or(0);
+            if status.unsigned_abs() == llama_sys::SHIM_TOO_SMALL && count > tokens.len() {
+                tokens.resize(count, 0);
+                continue;
+            }
+            check("tokenize", status, String::new())?;
+            tokens.truncate(count);
+            return Ok(tokens.into_iter().filter_map(Token::from_raw).collect());
+        }
+    }
+
+    /// Appends the token's bytes to `out`. They need not be whole UTF-8: a character can span tokens.
+    /// Control tokens give nothing unless `special` is set.
+    ///
+    /// # Errors
+    /// [`LlamaError::TokenRange`], or what llama.cpp threw.
+    pub fn append_piece(&self, token: Token, special: bool, out: &mut Vec<u8>) -> Result<(), LlamaError> {
+        self.check_range(token)?;
+        let start = out.len();
+        let mut room = 64;
+        loop {
+            out.resize(start + room, 0);
+            let mut len = 0;
+            // SAFETY: the buffer has `room` bytes from `start`; the token is inside the vocabulary.
+            let status = unsafe {
+                llama_sys::shim_token_to_piece(
+                    self.raw(),
+                    token.raw(),
+                    out[start..].as_mut_ptr().cast(),
+                    i32::try_from(room).unwrap_or(i32::MAX),
+                    special,
+                    &raw mut len,
+                )
+            };
+            let len = usize::try_from(len).unwrap_or(0);
+            if status.unsigned_abs() == llama_sys::SHIM_TOO_SMALL && len > room {
+                room = len;
+                continue;
+            }
+            out.truncate(start + if status == 0 { len } else { 0 });
+            return check("token_to_piece", status, String::new());
+        }
+    }
+
+    /// Whether the token ends a generation: EOS, end of turn and their like.
+    ///
+    /// # Errors
+    /// [`LlamaError::TokenRange`].
+    pub fn is_end_of_generation(&self, token: Token) -> Result<bool, LlamaError> {
+        self.check_range(token)?;
+        // SAFETY: the token is inside the vocabulary.
+        Ok(unsafe { llama_sys::llama_vocab_is_eog(self.raw(), token.raw()) })
+    }
+
+    /// Beginning of sequence, where the vocabulary has one.
+    #[must_use]
+    pub fn bos(&self) -> Option<Token> {
+        // SAFETY: a getter on a live vocabulary.
+        Token::from_raw(unsafe { llama_sys::llama_vocab_bos(self.raw()) })
+    }
+
+    /// End of sequence, where the vocabulary has one.
+    #[must_use]
+    pub fn eos(&self) -> Option<Token> {
+        // SAFETY: a getter on a live vocabulary.
+        Token::from_raw(unsafe { llama_sys::llama_vocab_eos(self.raw()) })
+    }
+
+    fn check_range(&self, token: Token) -> Result<(), LlamaError> {
+        if token.index() < self.n_tokens() {
+            Ok(())
+        } else {
+            Err(LlamaError::TokenRange { token, n_tokens: self.n_tokens() })
+        }
+    }
+
+    pub(super) fn raw(&self) -> *const llama_sys::llama_vocab {
+        // SAFETY: the vocabulary is part of the model, of which we hold a clone.
+        unsafe { llama_sys::llama_model_get_vocab(self.model.raw()) }
+    }
+}
+
+fn native(call: &'static str, message: String) -> LlamaError {
+    LlamaError::Native { call, status: llama_sys::SHIM_EXCEPTION, message, log: String::new() }
+}

@@ -1,0 +1,193 @@
+//! Which models there are, where they come from, and which are loaded.
+
+mod discover;
+mod entry;
+mod error;
+mod name;
+mod ollama_store;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub(crate) use discover::split_list;
+pub use discover::{Found, SearchPath, discover, search_paths};
+pub use entry::{Lease, ModelStatus, State};
+pub use error::RegistryError;
+pub use name::name_from_path;
+
+use crate::placement::GpuBackend;
+use crate::runner::{LoadSpec, ModelSource};
+use entry::Entry;
+
+/// What every load shares.
+#[derive(Clone, Debug)]
+pub struct LoadDefaults {
+    pub gpu_backend: GpuBackend,
+    /// Tokens; see [`LoadSpec::context_tokens`].
+    pub context_tokens: Option<u32>,
+    pub threads: Option<u32>,
+    pub template: Option<String>,
+    pub queue: usize,
+}
+
+impl Default for LoadDefaults {
+    fn default() -> Self {
+        Self { gpu_backend: GpuBackend::Auto, context_tokens: None, threads: None, template: None, queue: 64 }
+    }
+}
+
+/// All known models. Shared by everything that serves them.
+#[derive(Debug)]
+pub struct Registry {
+    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    aliases: RwLock<BTreeMap<String, String>>,
+    defaults: LoadDefaults,
+}
+
+impl Registry {
+    #[must_use]
+    pub fn new(defaults: LoadDefaults) -> Self {
+        Self { entries: RwLock::default(), aliases: RwLock::default(), defaults }
+    }
+
+    /// Adds what [`discover`] found. A name that is taken already keeps its first owner.
+    pub fn add_found(&self, found: Vec<Found>) {
+        for model in found {
+            let spec = self.spec(ModelSource::Gguf { path: model.path }, Vec::new());
+            self.insert(model.name, spec, model.size_bytes, false);
+        }
+    }
+
+    /// Adds one file under its own name, in front of whatever has that name. Returns the name.
+    pub fn add_file(&self, path: &Path, adapters: Vec<(PathBuf, f32)>) -> String {
+        let name = name_from_path(path);
+        let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        self.insert(name.clone(), self.spec(ModelSource::Gguf { path: path.to_owned() }, adapters), size, true);
+        name
+    }
+
+    /// Adds the stub under the name `stub`.
+    pub fn add_stub(&self) {
+        self.insert("stub".into(), self.spec(ModelSource::Stub, Vec::new()), 0, true);
+    }
+
+    /// Lets `alias` mean `name` too.
+    pub fn add_alias(&self, alias: &str, name: &str) {
+        self.aliases.write().unwrap_or_else(PoisonError::into_inner).insert(alias.to_lowercase(), name.to_owned());
+    }
+
+    fn spec(&self, source: ModelSource, adapters: Vec<(PathBuf, f32)>) -> LoadSpec {
+        LoadSpec {
+            source,
+            adapters,
+            template: self.defaults.template.clone(),
+            gpu_backend: self.defaults.gpu_backend,
+            context_tokens: self.defaults.context_tokens,
+            threads: self.defaults.threads,
+            queue: self.defaults.queue,
+        }
+    }
+
+    fn insert(&self, name: String, spec: LoadSpec, size_bytes: u64, replace: bool) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if replace || !entries.contains_key(&name) {
+            entries.insert(name.clone(), Arc::new(Entry::new(name, spec, size_bytes)));
+        }
+    }
+
+    /// Loads the model if it is not loaded, once however many ask at the same time, and keeps it loaded for as
+    /// long as the lease lives. Blocks.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Load`].
+    pub fn acquire(&self, name: &str) -> Result<Lease, RegistryError> {
+        self.acquire_with_progress(name, &mut |_| true)
+    }
+
+    /// As [`Registry::acquire`]. `progress` hears the loaded fraction and cancels with `false`.
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn acquire_with_progress(
+        &self,
+        name: &str,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Lease, RegistryError> {
+        self.find(name)?.acquire(progress)
+    }
+
+    /// Forgets the loaded model. Generations that run keep it until they end. Returns whether it was loaded.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn unload(&self, name: &str) -> Result<bool, RegistryError> {
+        Ok(self.find(name)?.unload())
+    }
+
+    /// One model's state.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn status(&self, name: &str) -> Result<ModelStatus, RegistryError> {
+        Ok(self.find(name)?.status())
+    }
+
+    /// All models, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<ModelStatus> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().map(|entry| entry.status()).collect()
+    }
+
+    /// `default` without an alias means the only model, where there is one only.
+    fn find(&self, name: &str) -> Result<Arc<Entry>, RegistryError> {
+        let lower = name.to_lowercase();
+        let aliased = self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(&lower).cloned();
+        let wanted = aliased.unwrap_or(lower);
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get(&wanted).or_else(|| entries.get(&format!("{wanted}:latest"))) {
+            return Ok(Arc::clone(entry));
+        }
+        match (wanted.as_str(), entries.len(), entries.values().next()) {
+            ("default", 1, Some(only)) => Ok(Arc::clone(only)),
+            _ => Err(RegistryError::NotFound { asked: name.to_owned(), known: entries.keys().cloned().collect() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LoadDefaults, Registry, RegistryError, State};
+
+    fn registry() -> Registry {
+        let registry = Registry::new(LoadDefaults::default());
+        registry.add_stub();
+        registry
+    }
+
+    #[test]
+    fn a_model_is_loaded_while_leased_and_forgotten_on_unload() {
+        let registry = registry();
+        assert_eq!(registry.list()[0].state, State::Unloaded);
+        let lease = registry.acquire("STUB").expect("names ignore case");
+        assert_eq!(registry.list()[0].state, State::Loaded);
+        assert!(registry.unload("stub").expect("known"));
+        assert!(!registry.unload("stub").expect("known"), "it was loaded once only");
+        assert_eq!(lease.runner().info().description, "stub", "the lease still works");
+    }
+
+    #[test]
+    fn default_is_the_only_model_or_an_alias() {
+        let registry = registry();
+        assert_eq!(registry.acquire("default").expect("the only one").name(), "stub");
+        registry.add_alias("phi3-lora", "stub");
+        assert_eq!(registry.acquire("phi3-lora").expect("an alias").name(), "stub");
+    }
+
+    #[test]
+    fn an_unknown_name_says_what_is_known() {
+        let error = registry().acquire("nothing").expect_err("unknown");
+        assert!(matches!(&error, RegistryError::NotFound { known, .. } if known == &["stub"]));
+        assert_eq!(error.to_string(), "model not found: \"nothing\" (known: stub)");
+    }
+}

@@ -1,0 +1,54 @@
+//! Why a model could not be loaded, or a request not served.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::EngineError;
+use crate::placement::PlacementError;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum RunnerError {
+    /// The client can mend it.
+    #[error("{0}")]
+    BadRequest(String),
+    #[error(
+        "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size"
+    )]
+    PromptTooLong { prompt_tokens: usize, context_tokens: usize },
+    /// Try again later.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The model or llama.cpp failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<EngineError> for RunnerError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::PromptTooLong { prompt_tokens, context_tokens } => {
+                Self::PromptTooLong { prompt_tokens, context_tokens }
+            }
+            EngineError::EmptyPrompt | EngineError::Parameter(_) => Self::BadRequest(error.to_string()),
+            EngineError::Overloaded { .. } => Self::Overloaded(error.to_string()),
+            EngineError::Failed(_) | EngineError::Stopped => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadError {
+    #[error("{0}")]
+    Placement(#[from] PlacementError),
+    #[error("this binary was built without the feature `{feature}` that this model needs")]
+    NotBuilt {
+        /// Always one of our own feature names.
+        #[serde(skip, default)]
+        feature: &'static str,
+    },
+    #[error("loading was cancelled")]
+    Cancelled,
+    #[error("{0}")]
+    Failed(String),
+}

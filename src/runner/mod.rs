@@ -1,0 +1,93 @@
+//! Runs one model: a [`GenerateSpec`] goes in, a stream of [`Delta`]s comes out. Which dialect asked is unknown here.
+//!
+//! Everything that crosses is plain serde data, so the same stream can cross a pipe to a child process.
+
+mod delta;
+mod error;
+#[cfg(feature = "llama")]
+mod local;
+mod spec;
+#[cfg(any(test, feature = "stub"))]
+mod stub;
+
+use std::fmt::Debug;
+
+use serde::{Deserialize, Serialize};
+
+pub use delta::{Delta, DeltaStream};
+pub use error::{LoadError, RunnerError};
+#[cfg(feature = "llama")]
+pub use local::LocalRunner;
+pub use spec::{DEFAULT_CONTEXT, GenerateSpec, Input, LoadSpec, ModelSource};
+#[cfg(any(test, feature = "stub"))]
+pub use stub::StubRunner;
+
+use crate::placement::PlacementReport;
+
+/// A loaded model.
+pub trait Runner: Send + Sync + Debug {
+    /// Queues a generation. Renders and tokenises the prompt first, so call it off the async threads.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that the queue is full.
+    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError>;
+
+    /// What was loaded.
+    fn info(&self) -> &RunnerInfo;
+
+    /// Speed without the server around it. See [`crate::engine`]'s `measure`.
+    ///
+    /// # Errors
+    /// What the model failed with.
+    fn measure(&self, what: Measure) -> Result<f64, RunnerError>;
+}
+
+/// What [`Runner::measure`] runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Measure {
+    /// A prompt of this many tokens.
+    Prompt(usize),
+    /// This many tokens one after the other.
+    Generation(usize),
+}
+
+/// Facts about a loaded model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerInfo {
+    /// What llama.cpp calls it, e.g. `llama 256M Q4_1`.
+    pub description: String,
+    pub size_bytes: u64,
+    pub parameters: u64,
+    /// Tokens that one sequence can hold.
+    pub context_tokens: usize,
+    pub threads: u32,
+    /// `jinja`, the name of a built-in template, or `none`.
+    pub template: String,
+    /// Paths of the active LoRA adapters, with their scales.
+    pub adapters: Vec<(String, f32)>,
+    pub placement: PlacementReport,
+    pub load_ms: f64,
+}
+
+/// Hears the loaded fraction, 0.0 to 1.0; `false` cancels.
+pub type Progress<'a> = &'a mut dyn FnMut(f32) -> bool;
+
+/// Loads a model. Blocks for as long as that takes.
+///
+/// # Errors
+/// What is wrong with the file, the adapter, the template or the asked placement.
+pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dyn Runner>, LoadError> {
+    match &spec.source {
+        #[cfg(any(test, feature = "stub"))]
+        ModelSource::Stub => {
+            progress(1.0);
+            Ok(std::sync::Arc::new(StubRunner::new()))
+        }
+        #[cfg(not(any(test, feature = "stub")))]
+        ModelSource::Stub => Err(LoadError::NotBuilt { feature: "stub" }),
+        #[cfg(feature = "llama")]
+        ModelSource::Gguf { path } => Ok(std::sync::Arc::new(LocalRunner::load(path, spec, progress)?)),
+        #[cfg(not(feature = "llama"))]
+        ModelSource::Gguf { .. } => Err(LoadError::NotBuilt { feature: "llama" }),
+    }
+}

@@ -1,0 +1,107 @@
+//! `POST /api/generate`, in shimmy's dialect and in Ollama's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::api::dialect::{self, Dialect};
+use crate::api::{ollama, shimmy};
+use crate::registry::{Lease, Registry};
+use crate::runner::{DeltaStream, GenerateSpec};
+use crate::server::error::ApiError;
+use crate::server::extract::JsonBody;
+use crate::server::state::AppState;
+use crate::server::stream;
+
+pub(in crate::server) async fn by_dialect(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    match dialect::choose(accept, &body) {
+        Dialect::Shimmy => in_shimmy(&state, body).await,
+        Dialect::Ollama => in_ollama(&state, body).await,
+    }
+}
+
+pub(in crate::server) async fn ollama(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    in_ollama(&state, body).await
+}
+
+async fn in_shimmy(state: &AppState, body: Value) -> Result<Response, ApiError> {
+    let request = shimmy::GenerateRequest::from_value(body)?;
+    let streams = request.stream.unwrap_or(false);
+    let started = start(state, request.into_spec()?).await?;
+    if streams {
+        return stream::respond(started.deltas, started.lease, shimmy::SseEncoder).await;
+    }
+    whole(started).await
+}
+
+async fn in_ollama(state: &AppState, body: Value) -> Result<Response, ApiError> {
+    let request = ollama::GenerateRequest::from_value(body)?;
+    if request.only_loads() {
+        let (name, registry) = (request.model().to_owned(), Arc::clone(&state.registry));
+        blocking(move || registry.acquire(&name).map_err(ApiError::from)).await?;
+        return Ok(Json(ollama::load_body(request.model())).into_response());
+    }
+    let streams = request.streams();
+    let started = start(state, request.into_spec()?).await?;
+    if streams {
+        let encoder = ollama::NdjsonEncoder::new(started.model, started.load_ms);
+        return stream::respond(started.deltas, started.lease, encoder).await;
+    }
+    whole(started).await
+}
+
+async fn whole(started: Started) -> Result<Response, ApiError> {
+    let (text, summary) = stream::collect(started.deltas).await?;
+    drop(started.lease);
+    Ok(Json(ollama::whole_body(&started.model, &text, &summary, started.load_ms)).into_response())
+}
+
+/// A generation that runs.
+pub(super) struct Started {
+    pub deltas: DeltaStream,
+    pub lease: Lease,
+    /// As the client named it.
+    pub model: String,
+    /// What this request waited for the model to load.
+    pub load_ms: f64,
+}
+
+async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, ApiError> {
+    if state.is_draining() {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
+    }
+    let registry = Arc::clone(&state.registry);
+    blocking(move || begin(&registry, &spec)).await
+}
+
+/// Loads the model where need be, renders and tokenises the prompt, and queues it. Blocks.
+pub(super) fn begin(registry: &Registry, spec: &GenerateSpec) -> Result<Started, ApiError> {
+    let asked = Instant::now();
+    let lease = registry.acquire(&spec.model)?;
+    let load_ms = asked.elapsed().as_secs_f64() * 1e3;
+    let deltas = lease.runner().generate(spec)?;
+    Ok(Started { deltas, lease, model: spec.model.clone(), load_ms })
+}
+
+/// Runs `work` off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a blocking task died");
+        Err(ApiError::internal())
+    })
+}

@@ -1,0 +1,7 @@
+//! Request handlers, one file a topic.
+
+pub(super) mod diag;
+pub(super) mod generate;
+pub(super) mod health;
+pub(super) mod models;
+pub(super) mod socket;

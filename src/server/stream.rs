@@ -1,0 +1,52 @@
+//! A generation as an HTTP body.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+
+use super::error::ApiError;
+use crate::api::Encoder;
+use crate::registry::Lease;
+use crate::runner::{Delta, DeltaStream, RunnerError};
+
+/// Streams frame by frame. A client that leaves drops the body, which cancels the generation. What fails before
+/// the first token still has its own status, so the answer begins with that token.
+pub(super) async fn respond(
+    mut deltas: DeltaStream,
+    lease: Lease,
+    mut encoder: impl Encoder + 'static,
+) -> Result<Response, ApiError> {
+    let mut next = deltas.recv().await.transpose()?.map(Ok);
+    let content_type = encoder.content_type();
+    let frames = async_stream::stream! {
+        // The model stays loaded for as long as this body lives.
+        let _lease = lease;
+        while let Some(item) = next {
+            let frame = match &item {
+                Ok(delta) => encoder.delta(delta),
+                Err(error) => encoder.error(error),
+            };
+            yield Ok::<_, std::convert::Infallible>(frame);
+            next = deltas.recv().await;
+        }
+    };
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies that collect a response before they pass it on would undo the streaming.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Waits for the whole answer.
+pub(super) async fn collect(mut deltas: DeltaStream) -> Result<(String, crate::engine::Summary), RunnerError> {
+    let mut text = String::new();
+    while let Some(delta) = deltas.recv().await {
+        match delta? {
+            Delta::Content(more) => text.push_str(&more),
+            Delta::Done(summary) => return Ok((text, summary)),
+        }
+    }
+    Err(RunnerError::Failed("the generation ended without a final event".into()))
+}

@@ -1,0 +1,11 @@
+//! A view of the KV cache borrows the context mutably.
+
+use shimmy::llama::{Batch, Context};
+
+fn misuse(context: &mut Context, batch: &mut Batch) {
+    let mut kv = context.kv();
+    context.decode(batch).unwrap();
+    kv.clear().unwrap();
+}
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! A view of logits borrows the context, so no decode can happen while it is held.
+
+use shimmy::llama::{Batch, Context};
+
+fn misuse(context: &mut Context, batch: &mut Batch) -> f32 {
+    let logits = context.logits(0).unwrap();
+    context.decode(batch).unwrap();
+    logits.as_slice()[0]
+}
+
+fn main() {}

@@ -1,0 +1,88 @@
+//! A client that leaves stops its generation, in whatever phase.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{MODEL, Server, http_request};
+
+fn long_story(stream: bool) -> Vec<u8> {
+    let body = json!({ "model": MODEL, "prompt": "Tell me a very long story.", "stream": stream, "temperature": 0.9, "max_tokens": 7000 });
+    http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes())
+}
+
+/// How long a short request takes to be answered.
+fn short_request(server: &Server) -> Duration {
+    let start = Instant::now();
+    let answer = server.post("/api/generate", &json!({ "model": MODEL, "prompt": "Hi", "max_tokens": 1 }));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    start.elapsed()
+}
+
+/// 7,000 tokens take a minute; a second request that is answered soon shows that the first one is gone.
+fn assert_free(server: &Server) {
+    let waited = short_request(server);
+    assert!(waited < Duration::from_secs(10), "the abandoned generation went on for {waited:?}");
+}
+
+#[test]
+fn leaving_while_tokens_stream() {
+    let server = Server::start();
+    let mut stream = server.connect();
+    stream.write_all(&long_story(true)).unwrap();
+    let mut some = [0; 512];
+    assert!(stream.read(&mut some).unwrap() > 0);
+    drop(stream);
+    assert_free(&server);
+}
+
+#[test]
+fn leaving_an_answer_that_is_not_streamed() {
+    let server = Server::start();
+    let mut stream = server.connect();
+    stream.write_all(&long_story(false)).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    drop(stream);
+    assert_free(&server);
+}
+
+#[test]
+fn leaving_during_prefill_and_in_the_queue() {
+    let server = Server::start();
+    let body = json!({ "model": MODEL, "prompt": "word ".repeat(7000), "raw": true, "max_tokens": 1, "stream": true });
+    let request = http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes());
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut stream = server.connect();
+        stream.write_all(&request).unwrap();
+        clients.push(stream);
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    drop(clients);
+    assert_free(&server);
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
+    let server = Server::with(&["--queue", "1"]);
+    let mut clients = Vec::new();
+    let mut refused = None;
+    for _ in 0..4 {
+        let mut stream = server.connect();
+        stream.write_all(&long_story(true)).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut head = [0; 1024];
+        let n = stream.read(&mut head).unwrap_or(0);
+        let text = String::from_utf8_lossy(&head[..n]).into_owned();
+        if text.starts_with("HTTP/1.1 503") {
+            refused = Some(text);
+            break;
+        }
+        clients.push(stream);
+    }
+    let refused = refused.expect("the queue holds one, so one of four is refused");
+    assert!(refused.contains("retry-after: 1"), "{refused}");
+    assert!(refused.contains("already waiting"), "{refused}");
+}

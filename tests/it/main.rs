@@ -1,0 +1,26 @@
+//! Integration tests: the real binary as a second process, a real model, real bytes.
+//!
+//! Without the feature `llama` only the contract tests remain; they run on the stub.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop where it is.
+
+mod contract;
+mod shutdown;
+mod socket;
+mod support;
+
+#[cfg(feature = "llama")]
+mod backends;
+#[cfg(feature = "llama")]
+mod bad_input;
+#[cfg(feature = "llama")]
+mod cancel;
+#[cfg(feature = "llama")]
+mod cli;
+#[cfg(feature = "llama")]
+mod hazards;
+#[cfg(feature = "llama")]
+mod lora;
+#[cfg(feature = "llama")]
+mod smoke;
+#[cfg(feature = "llama")]
+mod wrapper;

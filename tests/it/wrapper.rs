@@ -1,0 +1,144 @@
+//! The safe wrapper and the engine on it, in this process.
+
+use std::sync::{Arc, Mutex};
+
+use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, SamplingParams};
+use shimmy::llama::{Backend, ContextParams, Model, ModelParams};
+
+use crate::support::smollm2;
+
+fn model() -> Model {
+    Model::load(Backend::init().unwrap(), &smollm2(), &ModelParams::default(), &mut |_| true).unwrap()
+}
+
+fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
+    let context = ContextParams { n_ctx, n_threads: 1, n_threads_batch: 1, ..ContextParams::default() };
+    EngineHandle::start(model, Vec::new(), &EngineConfig { context, queue: 4 }).unwrap()
+}
+
+fn greedy() -> SamplingParams {
+    SamplingParams { temperature: 0.0, ..SamplingParams::default() }
+}
+
+#[test]
+fn the_stream_is_an_iterator_that_ends_with_one_summary() {
+    let model = model();
+    let engine = engine(&model, 512);
+    let prompt = model.vocab().unwrap().tokenize("The capital of France is", true, true).unwrap();
+    let n = prompt.len();
+    let events: Vec<_> =
+        engine.submit(prompt, greedy(), Vec::new(), Some(5)).unwrap().collect::<Result<_, _>>().unwrap();
+    let (last, tokens) = events.split_last().unwrap();
+    let text: String = tokens
+        .iter()
+        .map(|event| match event {
+            Event::Token { text } => text.as_str(),
+            other => panic!("{other:?} before the end"),
+        })
+        .collect();
+    assert!(text.starts_with(" Paris"), "{text}");
+    let Event::Done(summary) = last else { panic!("{last:?} at the end") };
+    assert_eq!(summary.reason, FinishReason::Length);
+    assert_eq!((summary.usage.prompt_tokens as usize, summary.usage.completion_tokens), (n, 5));
+    assert!(summary.timings.prefill_ms > 0.0 && summary.timings.decode_ms > 0.0);
+}
+
+#[test]
+fn the_same_stream_serves_async_code() {
+    use futures_util::StreamExt;
+    let model = model();
+    let engine = engine(&model, 512);
+    let prompt = model.vocab().unwrap().tokenize("One two three", true, true).unwrap();
+    let stream = engine.submit(prompt, greedy(), Vec::new(), Some(3)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let events: Vec<_> = runtime.block_on(StreamExt::collect(stream));
+    assert!(matches!(events.last(), Some(Ok(Event::Done(_)))));
+}
+
+#[test]
+fn an_answer_ends_where_the_context_does() {
+    let model = model();
+    let engine = engine(&model, 256);
+    let prompt = model.vocab().unwrap().tokenize(&"word ".repeat(200), true, true).unwrap();
+    let n = prompt.len();
+    let last = engine.submit(prompt, greedy(), Vec::new(), None).unwrap().last().unwrap().unwrap();
+    let Event::Done(summary) = last else { panic!("{last:?}") };
+    assert!(summary.reason != FinishReason::Length || n + summary.usage.completion_tokens as usize == engine.n_ctx());
+}
+
+#[test]
+fn requests_that_cannot_work_are_refused_before_the_queue() {
+    let model = model();
+    let engine = engine(&model, 256);
+    let vocab = model.vocab().unwrap();
+    let submit =
+        |text: &str, sampling| engine.submit(vocab.tokenize(text, false, false).unwrap(), sampling, Vec::new(), None);
+    assert_eq!(submit("", greedy()).unwrap_err(), EngineError::EmptyPrompt);
+    let too_long = submit(&"word ".repeat(400), greedy()).unwrap_err();
+    assert!(
+        matches!(too_long, EngineError::PromptTooLong { context_tokens: 256, prompt_tokens } if prompt_tokens >= 400)
+    );
+    let hot = SamplingParams { temperature: f32::NAN, ..greedy() };
+    assert!(matches!(submit("x", hot), Err(EngineError::Parameter(what)) if what.contains("temperature")));
+}
+
+#[test]
+fn dropping_the_engine_ends_what_runs() {
+    let model = model();
+    let engine = engine(&model, 2048);
+    let prompt = model.vocab().unwrap().tokenize("Tell me a story", true, true).unwrap();
+    let mut stream = engine.submit(prompt, SamplingParams::default(), Vec::new(), None).unwrap();
+    assert!(matches!(stream.next(), Some(Ok(Event::Token { .. }))));
+    drop(engine);
+    assert_eq!(stream.last().unwrap().unwrap_err(), EngineError::Stopped);
+}
+
+#[test]
+fn progress_is_heard_in_order_up_to_the_end() {
+    let mut heard = Vec::new();
+    Model::load(Backend::init().unwrap(), &smollm2(), &ModelParams::default(), &mut |fraction| {
+        heard.push(fraction);
+        true
+    })
+    .unwrap();
+    assert!(heard.is_sorted() && heard.last() == Some(&1.0), "{heard:?}");
+}
+
+#[test]
+fn a_model_and_its_vocabulary_cross_threads() {
+    let vocab = model().vocab().unwrap();
+    let tokens = std::thread::spawn(move || vocab.tokenize("Hello <|im_end|>", false, true).unwrap()).join().unwrap();
+    assert_eq!(tokens.len(), 3, "the control token is read as one: {tokens:?}");
+}
+
+/// What llama.cpp logs reaches `tracing` with its level and target.
+#[test]
+fn the_log_goes_to_tracing_level_for_level() {
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || drop(model()));
+    let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    assert!(log.lines().any(|line| line.contains(" INFO llama.cpp: llama_model_loader: loaded meta data")), "{log}");
+}
+
+/// What must not compile.
+#[test]
+fn misuse_that_the_compiler_refuses() {
+    trybuild::TestCases::new().compile_fail("tests/fail/*.rs");
+}
