@@ -10,14 +10,14 @@ mod link;
 mod source;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-fn main() {
-    if let Err(message) = run() {
-        for line in message.lines() {
-            println!("cargo::error={line}");
-        }
-        std::process::exit(1);
+fn main() -> ExitCode {
+    let Err(message) = run() else { return ExitCode::SUCCESS };
+    for line in message.lines() {
+        println!("cargo::error={line}");
     }
+    ExitCode::FAILURE
 }
 
 fn run() -> Result<(), String> {

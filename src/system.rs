@@ -29,6 +29,8 @@ pub fn diagnostics() -> Value {
         "os": std::env::consts::OS,
         "os_version": sysinfo::System::long_os_version(),
         "arch": std::env::consts::ARCH,
+        "target": env!("SHIMMY_BUILD_TARGET"),
+        "profile": env!("SHIMMY_BUILD_PROFILE"),
         "cores": { "physical": num_cpus::get_physical(), "usable": usable_cores() },
         "memory_total_mb": system.total_memory() >> 20,
         "memory_available_mb": system.available_memory() >> 20,

@@ -31,7 +31,10 @@ pub(super) enum Step {
 }
 
 impl Sequence {
-    pub fn new(vocab: &Vocab, request: Request, room: u32) -> Result<Self, LlamaError> {
+    pub fn new(vocab: &Vocab, mut request: Request, room: u32) -> Result<Self, LlamaError> {
+        // The penalties reserve memory for as many tokens as they look back.
+        request.sampling.repeat_last_n =
+            request.sampling.repeat_last_n.min(room.saturating_add(u32::try_from(request.prompt.len()).unwrap_or(0)));
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
         let mut sampler = Sampler::new(vocab, &sampler_config(&request.sampling, seed))?;
         // The penalties look back into the prompt, as llama.cpp's own programs let them.

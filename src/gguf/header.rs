@@ -57,7 +57,7 @@ impl Value {
 
     /// Number of elements of an array.
     #[must_use]
-    pub fn len(&self) -> Option<u64> {
+    pub fn list_len(&self) -> Option<u64> {
         match self {
             Self::Strings(items) => Some(items.len() as u64),
             Self::Array { len, .. } => Some(*len),

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use super::writer::{Writer, tiny_llama, tiny_lora};
 use super::{GgufError, Header, Value, validate_adapter, validate_model};
 
+/// A change that makes a file bad, and a part of the message that it must give.
+type Refused<'a> = (&'a dyn Fn(&mut Writer), &'a str);
+
 struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -41,7 +44,7 @@ fn a_good_file_is_read_and_accepted() {
     assert_eq!(header.architecture(), "llama");
     assert_eq!(header.context_length(), Some(512));
     assert_eq!(header.quantization(), "F32");
-    assert_eq!(header.get("tokenizer.ggml.tokens").and_then(Value::len), Some(286));
+    assert_eq!(header.get("tokenizer.ggml.tokens").and_then(Value::list_len), Some(286));
     assert_eq!(header.kv_elements_per_token(), Some(2 * 2 * 16));
     let adapter = Header::open(&dir.write("lora.gguf", &tiny_lora())).expect("readable");
     assert!(adapter.is_adapter());
@@ -56,7 +59,7 @@ fn what_llama_cpp_would_abort_on_is_refused() {
         change(&mut writer);
         dir.refusal(&writer)
     };
-    let cases: &[(&dyn Fn(&mut Writer), &str)] = &[
+    let cases: &[Refused] = &[
         (
             &|w| {
                 w.u32("llama.block_count", 0);
@@ -206,7 +209,7 @@ fn what_llama_cpp_would_abort_on_is_refused() {
 fn adapters_that_llama_cpp_would_abort_on_are_refused() {
     let dir = Dir::new();
     let a = "blk.0.attn_q.weight.lora_a";
-    let cases: &[(&dyn Fn(&mut Writer), &str)] = &[
+    let cases: &[Refused] = &[
         (
             &|w| {
                 w.u32("adapter.lora.alpha", 2);

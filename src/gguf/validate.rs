@@ -170,7 +170,7 @@ fn check_special_tokens(header: &Header, n: u64) -> Result<(), String> {
 fn shape(value: Option<&Value>) -> String {
     match value {
         None => "nothing".into(),
-        Some(value) => match value.len() {
+        Some(value) => match value.list_len() {
             Some(n) => format!("a list of {n}"),
             None => format!("{value:?}"),
         },

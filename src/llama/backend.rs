@@ -48,11 +48,8 @@ impl Backend {
             .map(|index| {
                 let mut name = std::ptr::null();
                 // SAFETY: writes one pointer to a static, NUL-terminated string.
-                check(
-                    "naming a backend",
-                    unsafe { llama_sys::shim_backend_name(index, &raw mut name) },
-                    String::new(),
-                )?;
+                let status = unsafe { llama_sys::shim_backend_name(index, &raw mut name) };
+                check("naming a backend", status, String::new())?;
                 // SAFETY: see above; the backend stays registered for the process's life.
                 Ok(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
             })

@@ -1,6 +1,5 @@
 //! A context: the KV cache and compute buffers to run a model with. It stays on the thread that made it.
 
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -83,7 +82,7 @@ impl SeqId {
     }
 }
 
-/// See the module's description. Neither `Send` nor `Sync`: llama.cpp contexts are not safe to share.
+/// See the module's description. The raw pointer keeps it from being `Send` or `Sync`: contexts are not safe to share.
 #[derive(Debug)]
 pub struct Context {
     raw: NonNull<llama_sys::llama_context>,
@@ -94,7 +93,6 @@ pub struct Context {
     adapters: Vec<Adapter>,
     /// Which rows of the last decoded batch have outputs.
     outputs: Vec<bool>,
-    _thread_bound: PhantomData<*mut ()>,
 }
 
 impl Drop for Context {
@@ -165,7 +163,6 @@ impl Context {
             abort,
             adapters: Vec::new(),
             outputs: Vec::new(),
-            _thread_bound: PhantomData,
         })
     }
 

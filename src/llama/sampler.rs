@@ -31,6 +31,24 @@ pub struct SamplerConfig {
     pub seed: u32,
 }
 
+impl Default for SamplerConfig {
+    /// Plain sampling at temperature 0.8 from the 40 most likely tokens.
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            typical_p: 1.0,
+            penalty_last_n: 64,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
 /// Draws tokens and remembers what the penalties need. After an error it is poisoned: end the sequence.
 #[derive(Debug)]
 pub struct Sampler {
@@ -63,11 +81,8 @@ impl Sampler {
         };
         let mut raw = llama_sys::shim_samplers::default();
         // SAFETY: fills three owned pointers, the first of which may be null.
-        check(
-            "creating a sampler",
-            unsafe { llama_sys::shim_samplers_init(&raw const params, &raw mut raw) },
-            String::new(),
-        )?;
+        let status = unsafe { llama_sys::shim_samplers_init(&raw const params, &raw mut raw) };
+        check("creating a sampler", status, String::new())?;
         let (Some(filters), Some(dist)) = (NonNull::new(raw.filters), NonNull::new(raw.dist)) else {
             return Err(LlamaError::Poisoned);
         };
