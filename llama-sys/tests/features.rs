@@ -40,3 +40,38 @@ fn the_build_that_is_linked_here_was_configured_with_this_crates_features() {
     }
     assert!(cache.lines().any(|line| line == "CMAKE_BUILD_TYPE:STRING=Release" || line.ends_with("BUILD_TYPE:UNINITIALIZED=Release")));
 }
+
+/// What throws or aborts must have no name in Rust: it goes through the shim.
+#[test]
+fn nothing_that_throws_is_bound() {
+    let bindings = include_str!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+    let bound: Vec<&str> = bindings
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("pub fn "))
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    assert!(bound.contains(&"shim_decode"), "the bindings were read: {bound:?}");
+    for prefix in ["llama_sampler_init", "llama_grammar", "llama_state", "llama_memory", "llama_batch", "ggml_", "gguf_"] {
+        assert!(!bound.iter().any(|name| name.starts_with(prefix)), "{prefix}… is bound");
+    }
+    for name in [
+        "llama_decode",
+        "llama_encode",
+        "llama_tokenize",
+        "llama_detokenize",
+        "llama_token_to_piece",
+        "llama_vocab_get_text",
+        "llama_vocab_get_attr",
+        "llama_vocab_is_control",
+        "llama_sampler_sample",
+        "llama_sampler_accept",
+        "llama_sampler_apply",
+        "llama_set_adapters_lora",
+        "llama_set_sampler",
+        "llama_model_load_from_file",
+        "llama_init_from_model",
+        "llama_chat_apply_template",
+    ] {
+        assert!(!bound.contains(&name), "{name} is bound");
+    }
+}
