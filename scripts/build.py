@@ -150,10 +150,16 @@ class Output:
                 self.print(block)
             self.printed_block = False
         # With -vv cargo shows the warnings of dependencies too; nobody here can act on those.
-        elif error or not any(re.search(r"--> .*[/\\]registry[/\\]src[/\\]", line) for line in plain):
+        elif error or not self.is_dependency(plain):
             self.print(block + ([""] if len(block) > 1 else []))
             self.printed_block |= any("--> " in line for line in plain)
             self.printed_error |= error and "failed to run custom build command" not in plain[0]
+
+    @staticmethod
+    def is_dependency(plain):
+        """Whether a warning is about a crate of the registry: it names a file there, or the crate with its version."""
+        in_file = any(re.search(r"--> .*[/\\]registry[/\\]src[/\\]", line) for line in plain)
+        return in_file or re.match(r"^warning: [\w-]+@[\d.]+\S*: ignoring ", plain[0])
 
     def print(self, lines):
         self.progress.clear()

@@ -11,7 +11,7 @@ shimmy="${CARGO_TARGET_DIR:-target}/release/shimmy"
 
 prompt="Why is the sky blue? Answer in two sentences."
 printf '\n> %s\n\n' "$prompt"
-"$shimmy" generate "$model" --prompt "$prompt" --max-tokens 120
+"$shimmy" generate "$model" --prompt "$prompt" --max-tokens 120 --temperature 0.3 --seed 1
 cat <<END
 
 Next:

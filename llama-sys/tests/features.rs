@@ -51,7 +51,9 @@ fn nothing_that_throws_is_bound() {
         .filter_map(|rest| rest.split('(').next())
         .collect();
     assert!(bound.contains(&"shim_decode"), "the bindings were read: {bound:?}");
-    for prefix in ["llama_sampler_init", "llama_grammar", "llama_state", "llama_memory", "llama_batch", "ggml_", "gguf_"] {
+    for prefix in
+        ["llama_sampler_init", "llama_grammar", "llama_state", "llama_memory", "llama_batch", "ggml_", "gguf_"]
+    {
         assert!(!bound.iter().any(|name| name.starts_with(prefix)), "{prefix}… is bound");
     }
     for name in [

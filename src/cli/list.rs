@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::registry::{Found, discover as find, search_paths};
+use crate::registry::{Facts, ModelStatus, discover as find, search_paths};
 
 use super::output;
 
@@ -33,7 +33,6 @@ pub(super) struct DiscoverArgs {
 
 pub(super) fn list(args: &ListArgs, config: &Config) -> anyhow::Result<()> {
     let registry = config.registry();
-    let found = find(&search_paths(&config.model_dirs));
     let statuses = registry.list();
     if args.json {
         return output::print_json(&json!({ "models": statuses }));
@@ -45,21 +44,18 @@ pub(super) fn list(args: &ListArgs, config: &Config) -> anyhow::Result<()> {
     if statuses.is_empty() {
         return nothing_found(config);
     }
-    let rows = statuses.iter().map(|status| {
-        let facts = found.iter().find(|model| Some(model.path.display().to_string()) == status.path);
-        row(&status.name, status.size_bytes, facts)
-    });
+    let rows = statuses.iter().map(row);
     output::print(output::table(&["NAME", "SIZE", "PARAMETERS", "QUANTIZATION", "CONTEXT"], &[1, 2, 4], rows.collect()))
 }
 
-fn row(name: &str, size: u64, facts: Option<&Found>) -> Vec<String> {
-    let fact = |show: fn(&Found) -> String| facts.map_or_else(|| "-".into(), show);
+fn row(status: &ModelStatus) -> Vec<String> {
+    let fact = |show: fn(&Facts) -> String| status.facts.as_ref().map_or_else(|| "-".into(), show);
     vec![
-        name.to_owned(),
-        output::bytes(size),
-        fact(|model| output::count(model.parameters)),
-        fact(|model| model.quantization.clone()),
-        fact(|model| model.context_tokens.to_string()),
+        status.name.clone(),
+        output::bytes(status.size_bytes),
+        fact(|facts| output::count(facts.parameters)),
+        fact(|facts| facts.quantization.clone()),
+        fact(|facts| facts.trained_context_tokens.to_string()),
     ]
 }
 
@@ -86,7 +82,7 @@ pub(super) fn discover(args: &DiscoverArgs, config: &Config) -> anyhow::Result<(
         vec![
             model.name.clone(),
             output::bytes(model.size_bytes),
-            model.architecture.clone(),
+            model.facts.architecture.clone(),
             model.path.display().to_string(),
         ]
     });

@@ -56,18 +56,16 @@ impl Engine {
         let abort = self.context.abort_flag();
         // The previous request's reader may have cancelled after its last decode.
         abort.clear();
-        request.events.control().on_cancel(Some(Box::new(move || abort.abort())));
+        let events = request.events.clone();
+        events.control().on_cancel(Some(Box::new(move || abort.abort())));
         let prompt = request.prompt.clone();
-        // The sender is needed for the error too, so the sequence is made from parts of the request.
-        let control = request.events.control().clone();
-        match Sequence::new(&self.vocab, request, room) {
-            Ok(mut sequence) => {
-                let event = self.drive(&mut sequence, &prompt, clock, prompt_tokens);
-                control.on_cancel(None);
-                let _ = sequence.events.send(event);
-            }
-            Err(error) => tracing::error!(%error, "a sampler could not be made from checked parameters"),
-        }
+        let event = match Sequence::new(&self.vocab, request, room) {
+            Ok(mut sequence) => self.drive(&mut sequence, &prompt, clock, prompt_tokens),
+            Err(error) => Event::Error(EngineError::Failed(error.to_string())),
+        };
+        events.control().on_cancel(None);
+        // A reader that has left needs no last word.
+        let _ = events.send(event);
         if let Err(error) = self.context.kv().clear() {
             tracing::error!(%error, "the KV cache could not be cleared");
         }

@@ -11,7 +11,7 @@ use super::error::EngineError;
 use super::event::Event;
 
 /// The engine's end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EventSender {
     events: mpsc::Sender<Event>,
     control: Control,

@@ -5,6 +5,7 @@
 mod error;
 mod header;
 mod read;
+mod shards;
 mod types;
 mod validate;
 mod validate_adapter;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use error::GgufError;
 pub use header::{Header, TensorInfo, Value};
+pub use shards::shards;
 pub use types::TensorType;
 pub use validate::validate_model;
 pub use validate_adapter::validate_adapter;

@@ -160,9 +160,11 @@ impl<R: Read> Reader<'_, R> {
         self.need(n)?;
         let mut bytes = vec![0; usize::try_from(n).unwrap_or(0)];
         self.fill(&mut bytes)?;
-        // Some vocabularies hold bytes that are no UTF-8; what matters here is to tell them apart.
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|error| error.into_bytes().iter().map(|byte| char::from(*byte)).collect()))
+        // Some vocabularies hold bytes that are no UTF-8. They only have to stay apart from each other and from text.
+        Ok(String::from_utf8(bytes).unwrap_or_else(|error| {
+            let bytes = error.into_bytes();
+            std::iter::once(char::REPLACEMENT_CHARACTER).chain(bytes.iter().map(|byte| char::from(*byte))).collect()
+        }))
     }
 
     fn count(&mut self, what: &str, limit: u64) -> Result<u64, GgufError> {

@@ -194,6 +194,30 @@ fn what_llama_cpp_would_abort_on_is_refused() {
         ),
         (
             &|w| {
+                w.string("llama.rope.scaling.type", "magic");
+            },
+            "rope.scaling.type",
+        ),
+        (
+            &|w| {
+                w.f32s("llama.attention.head_count", &[4.0, 4.0]);
+            },
+            "llama.attention.head_count must be a list of whole numbers",
+        ),
+        (
+            &|w| {
+                w.i32s("tokenizer.ggml.merges", &[1]);
+            },
+            "tokenizer.ggml.merges is of a wrong kind",
+        ),
+        (
+            &|w| {
+                w.raw("split.count", 2, vec![2, 0]).raw("split.no", 2, vec![0, 0]);
+            },
+            "its name must end in -00001-of-00002.gguf",
+        ),
+        (
+            &|w| {
                 w.u32("general.alignment", 24);
             },
             "power of two",
@@ -334,4 +358,34 @@ fn damaged_files_never_panic() {
         std::fs::write(&path, &good[..len]).expect("written");
         assert!(Header::open(&path).and_then(|header| validate_model(&header)).is_err());
     }
+}
+
+#[test]
+fn shards_are_checked_with_their_first() {
+    let dir = Dir::new();
+    let mut first = tiny_llama();
+    first.raw("split.count", 2, vec![2, 0]).raw("split.no", 2, vec![0, 0]);
+    let path = dir.write("tiny-00001-of-00002.gguf", &first);
+    let check = || Header::open(&path).and_then(|header| validate_model(&header));
+    assert!(matches!(check(), Err(GgufError::NotFound(missing)) if missing.ends_with("tiny-00002-of-00002.gguf")));
+
+    let mut second = Writer::new();
+    second.raw("split.count", 2, vec![2, 0]).u32("split.no", 1).random("more.weight", &[32, 2], 0.0);
+    dir.write("tiny-00002-of-00002.gguf", &second);
+    assert!(check().expect_err("refused").to_string().contains("split.no must be 1, found Some(U32(1))"));
+    second.raw("split.no", 2, vec![1, 0]);
+    dir.write("tiny-00002-of-00002.gguf", &second);
+    check().expect("accepted");
+}
+
+/// Some vocabularies leave numbers unused; llama.cpp names them itself.
+#[test]
+fn many_empty_tokens_are_no_duplicates() {
+    let dir = Dir::new();
+    let mut writer = tiny_llama();
+    let tokens: Vec<String> =
+        (0..286).map(|id| if id < 200 { format!("<0x{id:02X}>") } else { String::new() }).collect();
+    writer.strings("tokenizer.ggml.tokens", &tokens);
+    let path = dir.write("model.gguf", &writer);
+    Header::open(&path).and_then(|header| validate_model(&header)).expect("accepted");
 }

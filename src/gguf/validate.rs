@@ -27,8 +27,11 @@ pub fn validate_model(header: &Header) -> Result<(), GgufError> {
     }
     check_layers(header).or_else(fail)?;
     check_experts(header).or_else(fail)?;
+    check_rope(header).or_else(fail)?;
+    check_lists(header).or_else(fail)?;
     check_vocabulary(header).or_else(fail)?;
-    check_tensors(header)
+    check_tensors(header)?;
+    super::shards::check_later(header)
 }
 
 /// Data that every file with tensors must satisfy: known types, whole rows, inside the file.
@@ -51,7 +54,7 @@ pub(super) fn check_tensors(header: &Header) -> Result<(), GgufError> {
         };
         end = end.max(tensor_end);
     }
-    if end > header.file_len() && header.split_count() <= 1 {
+    if end > header.file_len() {
         return Err(GgufError::Truncated { path: header.path().to_owned(), expected: end, found: header.file_len() });
     }
     Ok(())
@@ -122,6 +125,58 @@ fn check_experts(header: &Header) -> Result<(), String> {
     }
 }
 
+fn check_rope(header: &Header) -> Result<(), String> {
+    match header.get_of_architecture("rope.scaling.type") {
+        None => Ok(()),
+        Some(Value::String(kind)) if ["none", "linear", "yarn", "longrope"].contains(&kind.as_str()) => Ok(()),
+        Some(other) => Err(format!("rope.scaling.type is {other:?}; llama.cpp knows none, linear, yarn and longrope")),
+    }
+}
+
+/// Keys that may be lists, and of what. llama.cpp aborts on a list of another kind.
+const LISTS: &[(&str, ListKind)] = &[
+    ("feed_forward_length", ListKind::Whole),
+    ("attention.head_count", ListKind::Whole),
+    ("attention.head_count_kv", ListKind::Whole),
+    ("attention.sliding_window_pattern", ListKind::Whole),
+    ("attention.indexer.types", ListKind::Whole),
+    ("attention.compress_ratios", ListKind::Whole),
+    ("attention.recurrent_layers", ListKind::Whole),
+    ("rope.dimension_sections", ListKind::Whole),
+    ("deepstack_mapping", ListKind::Whole),
+    ("target_layers", ListKind::Whole),
+    ("swiglu_clamp_exp", ListKind::Float),
+    ("swiglu_clamp_shexp", ListKind::Float),
+    ("classifier.output_labels", ListKind::Text),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum ListKind {
+    Whole,
+    Float,
+    Text,
+}
+
+fn check_lists(header: &Header) -> Result<(), String> {
+    for (suffix, wanted) in LISTS {
+        let found = match header.get_of_architecture(suffix) {
+            Some(Value::Strings(_)) => ListKind::Text,
+            Some(Value::Array { kind: 6, .. }) => ListKind::Float,
+            // Lists of anything else are refused by llama.cpp itself.
+            _ => *wanted,
+        };
+        if found != *wanted {
+            let what = match wanted {
+                ListKind::Whole => "whole numbers",
+                ListKind::Float => "floats",
+                ListKind::Text => "texts",
+            };
+            return Err(format!("{}.{suffix} must be a list of {what}", header.architecture()));
+        }
+    }
+    Ok(())
+}
+
 fn check_vocabulary(header: &Header) -> Result<(), String> {
     match header.get("tokenizer.ggml.model") {
         Some(Value::String(model)) if model != "none" => {}
@@ -135,7 +190,8 @@ fn check_vocabulary(header: &Header) -> Result<(), String> {
         other => return Err(format!("tokenizer.ggml.tokens must be a list of strings, found {}", shape(other))),
     };
     let mut seen = HashSet::with_capacity(tokens.len());
-    if let Some(twice) = tokens.iter().find(|token| !seen.insert(token.as_str())) {
+    // llama.cpp numbers the empty ones, so there may be many.
+    if let Some(twice) = tokens.iter().filter(|token| !token.is_empty()).find(|token| !seen.insert(token.as_str())) {
         return Err(format!("the vocabulary holds {twice:?} twice"));
     }
     let n = tokens.len() as u64;
@@ -149,6 +205,16 @@ fn check_vocabulary(header: &Header) -> Result<(), String> {
                     shape(other)
                 ));
             }
+        }
+    }
+    for (key, fits) in [
+        ("merges", (|value| matches!(value, Value::Strings(_))) as fn(&Value) -> bool),
+        ("precompiled_charsmap", |value| matches!(value, Value::Array { kind: 0 | 1, .. })),
+        ("suppress_tokens", |value| matches!(value, Value::Array { kind: 4 | 5, .. })),
+    ] {
+        let key = format!("tokenizer.ggml.{key}");
+        if let Some(found) = header.get(&key).filter(|value| !fits(value)) {
+            return Err(format!("{key} is of a wrong kind: {}", shape(Some(found))));
         }
     }
     check_special_tokens(header, n)

@@ -63,7 +63,7 @@ pub enum LlamaError {
     CannotShift,
     #[error("the sampler failed before and must not be used again; end the sequence")]
     Poisoned,
-    #[error("all logits are NaN: the model's weights or the backend are broken")]
+    #[error("the logits are not finite numbers: the model's weights or the backend are broken")]
     NanLogits,
     #[error("the grammar is refused: {0}")]
     Grammar(String),

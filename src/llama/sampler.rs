@@ -143,6 +143,10 @@ impl Sampler {
         if self.temperature == 0.0 && self.penalties.is_none() && self.grammar.is_none() {
             return arg_max(logits);
         }
+        // llama.cpp's sorts and draws assume an order, which NaN has not, and a finite sum.
+        if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
+            return Err(LlamaError::NanLogits);
+        }
         self.candidates.clear();
         self.candidates.extend((0i32..).zip(logits).map(|(id, logit)| llama_sys::llama_token_data {
             id,

@@ -9,6 +9,7 @@ use walkdir::WalkDir;
 
 use crate::gguf;
 
+use super::entry::Facts;
 use super::name::{is_later_shard, name_from_path};
 use super::ollama_store;
 
@@ -39,12 +40,8 @@ pub struct Found {
     pub size_bytes: u64,
     /// What told us to look there.
     pub because: &'static str,
-    pub architecture: String,
-    /// E.g. `Q4_1`.
-    pub quantization: String,
-    /// Tokens that the model was trained for; 0 where the file does not say.
-    pub context_tokens: u64,
-    pub parameters: u64,
+    #[serde(flatten)]
+    pub facts: Facts,
 }
 
 /// Where to look, in order: what the command line names, then the environment, then the usual places.
@@ -126,14 +123,22 @@ fn read(name: String, path: PathBuf, because: &'static str) -> Option<Found> {
     }
     Some(Found {
         name,
-        size_bytes: header.file_len(),
+        size_bytes: whole_size(&header),
         because,
-        architecture: header.architecture().to_owned(),
-        quantization: header.quantization(),
-        context_tokens: header.context_length().unwrap_or(0),
-        parameters: header.parameter_count(),
+        facts: Facts {
+            architecture: header.architecture().to_owned(),
+            quantization: header.quantization(),
+            trained_context_tokens: header.context_length().unwrap_or(0),
+            parameters: header.parameter_count(),
+        },
         path,
     })
+}
+
+/// Bytes of all shards. Missing ones are found out when the model is loaded.
+fn whole_size(header: &gguf::Header) -> u64 {
+    let shards = gguf::shards(header).unwrap_or_else(|_| vec![header.path().to_owned()]);
+    shards.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
 /// Two files of one name, e.g. in two quantisations, get their quantisation back.
@@ -141,7 +146,7 @@ fn name_twins_apart(found: &mut [Found]) {
     for i in 0..found.len() {
         let twins = found.iter().filter(|other| other.name == found[i].name).count();
         if twins > 1 {
-            let tag = found[i].quantization.to_lowercase();
+            let tag = found[i].facts.quantization.to_lowercase();
             let first = found.iter().position(|other| other.name == found[i].name) == Some(i);
             if !first {
                 found[i].name = format!("{}-{tag}", found[i].name);

@@ -25,6 +25,9 @@ pub struct ModelStatus {
     /// The file, where there is one.
     pub path: Option<String>,
     pub size_bytes: u64,
+    /// What the file's header says, where it was discovered.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
     /// Why the latest load failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -33,18 +36,30 @@ pub struct ModelStatus {
     pub info: Option<RunnerInfo>,
 }
 
+/// Facts from a model's header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    pub architecture: String,
+    /// E.g. `Q4_1`.
+    pub quantization: String,
+    /// Tokens that the model was trained for; 0 where the file does not say.
+    pub trained_context_tokens: u64,
+    pub parameters: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     name: String,
     spec: LoadSpec,
     size_bytes: u64,
+    facts: Option<Facts>,
     /// Held while loading, so that others who ask wait and then find the model.
     slot: Mutex<Option<Arc<dyn Runner>>>,
     /// Apart from `slot`, so that asking for the state never waits for a load.
     state: Mutex<(State, Option<String>, Option<RunnerInfo>)>,
 }
 
-/// Keeps a model loaded.
+/// Keeps a model loaded. Dropping the last one of an unloaded model waits for its engine's thread to end.
 #[derive(Clone, Debug)]
 pub struct Lease {
     name: String,
@@ -64,8 +79,12 @@ impl Lease {
 }
 
 impl Entry {
-    pub fn new(name: String, spec: LoadSpec, size_bytes: u64) -> Self {
-        Self { name, spec, size_bytes, slot: Mutex::new(None), state: Mutex::new((State::Unloaded, None, None)) }
+    pub fn new(name: String, spec: LoadSpec, size_bytes: u64, facts: Option<Facts>) -> Self {
+        Self { facts, name, spec, size_bytes, slot: Mutex::new(None), state: Mutex::new((State::Unloaded, None, None)) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn acquire(&self, progress: &mut dyn FnMut(f32) -> bool) -> Result<Lease, RegistryError> {
@@ -102,7 +121,15 @@ impl Entry {
             ModelSource::Gguf { path } => Some(path.display().to_string()),
             ModelSource::Stub => None,
         };
-        ModelStatus { name: self.name.clone(), state, path, size_bytes: self.size_bytes, error, info }
+        ModelStatus {
+            name: self.name.clone(),
+            state,
+            path,
+            size_bytes: self.size_bytes,
+            facts: self.facts.clone(),
+            error,
+            info,
+        }
     }
 
     fn lease(&self, runner: &Arc<dyn Runner>) -> Lease {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 pub(crate) use discover::split_list;
 pub use discover::{Found, SearchPath, discover, search_paths};
-pub use entry::{Lease, ModelStatus, State};
+pub use entry::{Facts, Lease, ModelStatus, State};
 pub use error::RegistryError;
 pub use name::name_from_path;
 
@@ -55,7 +55,7 @@ impl Registry {
     pub fn add_found(&self, found: Vec<Found>) {
         for model in found {
             let spec = self.spec(ModelSource::Gguf { path: model.path }, Vec::new());
-            self.insert(model.name, spec, model.size_bytes, false);
+            self.insert(Entry::new(model.name, spec, model.size_bytes, Some(model.facts)), false);
         }
     }
 
@@ -63,13 +63,14 @@ impl Registry {
     pub fn add_file(&self, path: &Path, adapters: Vec<(PathBuf, f32)>) -> String {
         let name = name_from_path(path);
         let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-        self.insert(name.clone(), self.spec(ModelSource::Gguf { path: path.to_owned() }, adapters), size, true);
+        let spec = self.spec(ModelSource::Gguf { path: path.to_owned() }, adapters);
+        self.insert(Entry::new(name.clone(), spec, size, None), true);
         name
     }
 
     /// Adds the stub under the name `stub`.
     pub fn add_stub(&self) {
-        self.insert("stub".into(), self.spec(ModelSource::Stub, Vec::new()), 0, true);
+        self.insert(Entry::new("stub".into(), self.spec(ModelSource::Stub, Vec::new()), 0, None), true);
     }
 
     /// Lets `alias` mean `name` too.
@@ -89,10 +90,10 @@ impl Registry {
         }
     }
 
-    fn insert(&self, name: String, spec: LoadSpec, size_bytes: u64, replace: bool) {
+    fn insert(&self, entry: Entry, replace: bool) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if replace || !entries.contains_key(&name) {
-            entries.insert(name.clone(), Arc::new(Entry::new(name, spec, size_bytes)));
+        if replace || !entries.contains_key(entry.name()) {
+            entries.insert(entry.name().to_owned(), Arc::new(entry));
         }
     }
 

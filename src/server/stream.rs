@@ -9,11 +9,30 @@ use crate::api::Encoder;
 use crate::registry::Lease;
 use crate::runner::{Delta, DeltaStream, RunnerError};
 
+/// A lease held by async code: it is let go on a blocking thread, since that can wait for an engine to end.
+#[derive(Debug)]
+pub(super) struct HeldLease(Option<Lease>);
+
+impl From<Lease> for HeldLease {
+    fn from(lease: Lease) -> Self {
+        Self(Some(lease))
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        let lease = self.0.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(lease));
+        }
+    }
+}
+
 /// Streams frame by frame. A client that leaves drops the body, which cancels the generation. What fails before
 /// the first token still has its own status, so the answer begins with that token.
 pub(super) async fn respond(
     mut deltas: DeltaStream,
-    lease: Lease,
+    lease: HeldLease,
     mut encoder: impl Encoder + 'static,
 ) -> Result<Response, ApiError> {
     let mut next = deltas.recv().await.transpose()?.map(Ok);

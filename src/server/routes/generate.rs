@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::api::dialect::{self, Dialect};
 use crate::api::{ollama, shimmy};
-use crate::registry::{Lease, Registry};
+use crate::registry::Registry;
 use crate::runner::{DeltaStream, GenerateSpec};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::state::AppState;
-use crate::server::stream;
+use crate::server::stream::{self, HeldLease};
 
 pub(in crate::server) async fn by_dialect(
     State(state): State<AppState>,
@@ -72,7 +72,7 @@ async fn whole(started: Started) -> Result<Response, ApiError> {
 /// A generation that runs.
 pub(super) struct Started {
     pub deltas: DeltaStream,
-    pub lease: Lease,
+    pub lease: HeldLease,
     /// As the client named it.
     pub model: String,
     /// What this request waited for the model to load.
@@ -93,7 +93,7 @@ pub(super) fn begin(registry: &Registry, spec: &GenerateSpec) -> Result<Started,
     let lease = registry.acquire(&spec.model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
     let deltas = lease.runner().generate(spec)?;
-    Ok(Started { deltas, lease, model: spec.model.clone(), load_ms })
+    Ok(Started { deltas, lease: lease.into(), model: spec.model.clone(), load_ms })
 }
 
 /// Runs `work` off the async threads.
