@@ -35,7 +35,7 @@ models: ## fetch the test models into the cache
 	@scripts/model.py smollm2
 	@scripts/model.py gemma3
 
-test-backends: bootstrap vendor models ## build with Vulkan and with OpenCL, and test that
+test-backends: bootstrap vendor models ## build with OpenCL, RPC and Vulkan, and test that
 	@scripts/test_backends.sh
 
 test-revisions: bootstrap vendor models ## smoke tests on the pinned and on a newer llama.cpp

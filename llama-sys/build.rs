@@ -25,8 +25,9 @@ fn run() -> Result<(), String> {
     let source = source::locate()?;
     let features = cmake_build::Features::from_cargo();
 
-    let native = cmake_build::build(&source, &features, &out_dir)?;
+    // First what fails fast: a missing libclang should not show after minutes of C++.
     bindings::generate(&source.dir, &out_dir)?;
+    let native = cmake_build::build(&source, &features, &out_dir)?;
     link::shim(&source.dir, &out_dir)?;
     link::libraries(&native, &features)?;
 

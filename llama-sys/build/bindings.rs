@@ -53,6 +53,7 @@ pub fn generate(source: &Path, out_dir: &Path) -> Result<(), String> {
     let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     let header = shim.join("shim.h");
     println!("cargo::rerun-if-changed={}", shim.display());
+    println!("cargo::rerun-if-env-changed=LIBCLANG_PATH");
 
     let mut builder = bindgen::Builder::default()
         .header(header.display().to_string())

@@ -69,9 +69,7 @@ pub fn defines(features: &Features, build: Option<&(String, String)>) -> Vec<(St
 /// Builds and returns the CMake build directory, which holds the static libraries.
 pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<PathBuf, String> {
     require("cmake", "cmake")?;
-    cc::Build::new().cpp(true).try_get_compiler().map_err(|e| {
-        format!("no C++ compiler: {e}\ninstall one (Debian: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)")
-    })?;
+    require_cxx()?;
     check_backends(source, features)?;
 
     let mut options = defines(features, source.build.as_ref());
@@ -214,6 +212,19 @@ fn require(tool: &str, package: &str) -> Result<(), String> {
         "{tool} is not installed and llama.cpp is built with it\n\
          install it: `apt-get install {package}`, `dnf install {package}`, `pacman -S {package}` or `brew install {package}`; `make bootstrap` does it on Debian"
     ))
+}
+
+fn require_cxx() -> Result<(), String> {
+    let found = cc::Build::new().cpp(true).try_get_compiler().map_err(|e| e.to_string()).and_then(|compiler| {
+        let run = compiler.to_command().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        run.map_err(|e| format!("{}: {e}", compiler.path().display()))
+    });
+    found.map(|_| ()).map_err(|why| {
+        format!(
+            "no C++ compiler: {why}\n\
+             install one (Debian: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), or set CXX"
+        )
+    })
 }
 
 fn in_path(tool: &str) -> bool {

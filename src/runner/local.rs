@@ -64,15 +64,16 @@ impl LocalRunner {
 impl Runner for LocalRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
         let mut stop = spec.stop.clone();
-        let (text, add_special) = match &spec.input {
-            Input::Raw(text) => (text.clone(), true),
+        let text = match &spec.input {
+            Input::Raw(text) => text.clone(),
             Input::Messages(messages) => {
                 let prompt = self.template.render(messages).map_err(|e| RunnerError::BadRequest(e.to_string()))?;
                 stop.extend(prompt.stops);
-                (prompt.text, true)
+                prompt.text
             }
         };
-        let tokens = self.vocab.tokenize(&text, add_special, true).map_err(|e| match e {
+        // The template leaves BOS and EOS to the tokeniser.
+        let tokens = self.vocab.tokenize(&text, true, true).map_err(|e| match e {
             LlamaError::TextTooLong { .. } => RunnerError::BadRequest(e.to_string()),
             e => RunnerError::Failed(e.to_string()),
         })?;

@@ -132,3 +132,21 @@ fn an_unknown_template_says_what_is_known() {
     let message = stderr(&output);
     assert!(message.contains("neither a file nor a known name") && message.contains("chatml"), "{message}");
 }
+
+#[test]
+fn health_is_503_while_nothing_can_be_served() {
+    let mut command = crate::support::shimmy();
+    command.args(["serve", "--bind", "127.0.0.1:0"]);
+    let server = Server::spawn(command);
+    let health = server.get("/health");
+    assert_eq!((health.status, &health.json()["status"]), (503, &json!("no models")));
+    assert_eq!(server.get("/diag").status, 200);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let server = Server::start();
+    let output = run(&["serve", "--bind", &server.address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&server.address), "{}", stderr(&output));
+}
