@@ -43,12 +43,17 @@ pub async fn run(
     config: ServerConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (state, phase) = AppState::new(registry, config);
+    let (state, mut ends) = AppState::new(registry, config);
     let router = router::router(state);
-    let (drain_begins, drain_over) = shutdown::phases(shutdown, phase, config.drain);
-    let server = axum::serve(listener, router).with_graceful_shutdown(drain_begins);
+    let (drain_begins, drain_over) = shutdown::phases(shutdown, ends.phase, config.drain);
+    let serve = async move {
+        axum::serve(listener, router).with_graceful_shutdown(drain_begins).await?;
+        // WebSockets are left.
+        ends.all_gone.recv().await;
+        Ok(())
+    };
     tokio::select! {
-        result = server => result,
+        result = serve => result,
         () = drain_over => {
             tracing::warn!(seconds = config.drain.as_secs(), "the drain time is over; what still runs is cut off");
             Ok(())

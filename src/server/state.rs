@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::registry::Registry;
 
@@ -16,12 +16,23 @@ pub struct AppState {
     pub(super) started: Instant,
     pub(super) config: ServerConfig,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Held by whoever must end before the server does. An upgraded connection is out of axum's sight.
+    pub(super) alive: mpsc::Sender<()>,
+}
+
+/// The other ends of an [`AppState`].
+pub(super) struct Ends {
+    pub phase: watch::Sender<Phase>,
+    /// Its channel closes when the last holder of `alive` is gone.
+    pub all_gone: mpsc::Receiver<()>,
 }
 
 impl AppState {
-    pub(super) fn new(registry: Arc<Registry>, config: ServerConfig) -> (Self, watch::Sender<Phase>) {
-        let (sender, phase) = watch::channel(Phase::Serving);
-        (Self { registry, started: Instant::now(), config, phase }, sender)
+    pub(super) fn new(registry: Arc<Registry>, config: ServerConfig) -> (Self, Ends) {
+        let (phase_sender, phase) = watch::channel(Phase::Serving);
+        let (alive, all_gone) = mpsc::channel(1);
+        let state = Self { registry, started: Instant::now(), config, phase, alive };
+        (state, Ends { phase: phase_sender, all_gone })
     }
 
     pub(super) fn is_draining(&self) -> bool {

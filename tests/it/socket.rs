@@ -137,3 +137,19 @@ async fn sigterm_closes_an_idle_socket() {
     drop(client);
     assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
 }
+
+#[tokio::test]
+async fn sigterm_lets_a_running_generation_end() {
+    let mut server = Server::start();
+    let mut client = Client::connect(&server).await;
+    let prompt =
+        if cfg!(feature = "llama") { "Count to thirty." } else { "a b c d e f g h i j k l m n o p q r s t u v w" };
+    client.send(json!({ "model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 40 })).await;
+    client.text().await;
+    server.terminate();
+    let (_, end) = client.answer().await;
+    assert_eq!(end["done"], true, "{end}");
+    assert_ne!(end["done_reason"], "cancelled", "{end}");
+    drop(client);
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
+}

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::api::dialect::{self, Dialect};
 use crate::api::{ollama, shimmy};
-use crate::registry::Registry;
-use crate::runner::{DeltaStream, GenerateSpec};
+use crate::registry::{Registry, RegistryError};
+use crate::runner::{DeltaStream, GenerateSpec, RunnerError};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::state::AppState;
@@ -79,20 +79,40 @@ pub(super) struct Started {
     pub load_ms: f64,
 }
 
-async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, ApiError> {
-    if state.is_draining() {
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
-    }
-    let registry = Arc::clone(&state.registry);
-    blocking(move || begin(&registry, &spec)).await
+/// Why a generation did not start.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    Model(RegistryError),
+    Request(RunnerError),
+    /// The server drains, or a task of ours died.
+    Server(ApiError),
 }
 
-/// Loads the model where need be, renders and tokenises the prompt, and queues it. Blocks.
-pub(super) fn begin(registry: &Registry, spec: &GenerateSpec) -> Result<Started, ApiError> {
+impl From<NotStarted> for ApiError {
+    fn from(reason: NotStarted) -> Self {
+        match reason {
+            NotStarted::Model(error) => error.into(),
+            NotStarted::Request(error) => error.into(),
+            NotStarted::Server(error) => error,
+        }
+    }
+}
+
+/// Loads the model where need be, renders and tokenises the prompt, and queues it, off the async threads.
+pub(super) async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, NotStarted> {
+    if state.is_draining() {
+        let draining = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
+        return Err(NotStarted::Server(draining));
+    }
+    let registry = Arc::clone(&state.registry);
+    blocking(move || Ok(begin(&registry, &spec))).await.map_err(NotStarted::Server)?
+}
+
+fn begin(registry: &Registry, spec: &GenerateSpec) -> Result<Started, NotStarted> {
     let asked = Instant::now();
-    let lease = registry.acquire(&spec.model)?;
+    let lease = registry.acquire(&spec.model).map_err(NotStarted::Model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
-    let deltas = lease.runner().generate(spec)?;
+    let deltas = lease.runner().generate(spec).map_err(NotStarted::Request)?;
     Ok(Started { deltas, lease: lease.into(), model: spec.model.clone(), load_ms })
 }
 

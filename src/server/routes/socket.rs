@@ -1,17 +1,14 @@
 //! `GET /ws/generate`: generations one after the other on one WebSocket, steered by control frames.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use serde_json::Value;
 
-use super::generate::{Started, begin, blocking};
+use super::generate::{NotStarted, Started, start};
 use crate::api::shimmy::{ControlFrame, GenerateRequest, error_frame, final_frame};
 use crate::registry::RegistryError;
-use crate::runner::{Delta, GenerateSpec};
-use crate::server::error::ApiError;
+use crate::runner::{Delta, GenerateSpec, RunnerError};
 use crate::server::shutdown::Phase;
 use crate::server::state::AppState;
 
@@ -48,7 +45,7 @@ async fn answer(socket: &mut WebSocket, state: &AppState, text: &str) -> Result<
     };
     match start(state, spec).await {
         Ok(started) => drive(socket, started).await,
-        Err(reason) => send(socket, error_frame(&reason)).await,
+        Err(not_started) => send(socket, error_frame(&reason(not_started))).await,
     }
 }
 
@@ -62,28 +59,22 @@ fn parse(text: &str) -> Result<Option<GenerateSpec>, String> {
     request.map(Some).map_err(|e| e.to_string())
 }
 
-/// The reasons are fixed words where clients of 1.x compare them; the log has the rest.
-async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, String> {
-    if state.is_draining() {
-        return Err("the server is shutting down".into());
-    }
-    let registry = Arc::clone(&state.registry);
-    let model = spec.model.clone();
-    let loaded = blocking(move || Ok(registry.acquire(&model))).await.map_err(|e| e.message)?;
-    let lease = loaded.map_err(|error| {
-        tracing::warn!(%error, "a WebSocket client asked for a model that cannot be had");
-        match error {
-            RegistryError::NotFound { .. } => "model not found".to_owned(),
-            RegistryError::Load { .. } => "load failed".to_owned(),
+/// In words for the client. Those of 1.x compare the fixed ones; the log has the rest.
+fn reason(not_started: NotStarted) -> String {
+    match not_started {
+        NotStarted::Model(error) => {
+            tracing::warn!(%error, "a WebSocket client asked for a model that cannot be had");
+            match error {
+                RegistryError::NotFound { .. } => "model not found".into(),
+                RegistryError::Load { .. } => "load failed".into(),
+            }
         }
-    })?;
-    let registry = Arc::clone(&state.registry);
-    let started = blocking(move || begin(&registry, &spec)).await;
-    drop(lease);
-    started.map_err(|error: ApiError| match error.status.as_u16() {
-        400 if !error.message.starts_with("bad request") => format!("bad request: {}", error.message),
-        _ => error.message,
-    })
+        NotStarted::Request(error @ (RunnerError::BadRequest(_) | RunnerError::PromptTooLong { .. })) => {
+            format!("bad request: {error}")
+        }
+        NotStarted::Request(error) => error.to_string(),
+        NotStarted::Server(error) => error.message,
+    }
 }
 
 /// Passes tokens on and control frames back until the generation ends.
