@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::placement::GpuBackend;
 use crate::registry::{LoadDefaults, Registry, discover, search_paths};
+use crate::runner::ServeSpec;
 
 /// Options that every command shares.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Config {
     pub template: Option<String>,
     /// LoRA adapters with their scales, from `--lora`.
     pub adapters: Vec<(PathBuf, f32)>,
-    pub queue: usize,
+    pub serve: ServeSpec,
     /// `SHIMMY_BASE_GGUF`.
     pub base: Option<PathBuf>,
     /// `SHIMMY_LORA_GGUF`, the base's adapter.
@@ -32,6 +33,7 @@ impl Config {
         registry.add_found(discover(&search_paths(&self.model_dirs)));
         if cfg!(feature = "stub") {
             registry.add_stub();
+            registry.add_fast_stub();
         }
         Arc::new(registry)
     }
@@ -62,7 +64,7 @@ impl Config {
             context_tokens: self.context_tokens,
             threads: self.threads,
             template: self.template.clone(),
-            queue: self.queue,
+            serve: self.serve.clone(),
         })
     }
 

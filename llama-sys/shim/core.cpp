@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ggml-cpu.h"
 #include "guard.hpp"
 
 namespace shim {
@@ -43,6 +44,15 @@ template <typename Get> static bool read_text(Get && get, std::string & text) {
     }
     text.resize(n);
     return true;
+}
+
+// The CPU backend can be a module of its own, so its functions are asked for by name.
+template <typename Function> static Function * cpu_function(const char * name) {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (cpu == nullptr) {
+        return nullptr;
+    }
+    return reinterpret_cast<Function *>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name));
 }
 
 static llama_load_mode load_mode(const shim_model_params & p) {
@@ -153,6 +163,7 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         params.n_batch              = p->n_batch;
         params.n_ubatch             = p->n_ubatch;
         params.n_seq_max            = p->n_seq_max;
+        params.n_outputs_max        = p->n_outputs_max;
         params.n_threads            = p->n_threads;
         params.n_threads_batch      = p->n_threads_batch;
         params.flash_attn_type      = llama_flash_attn_type(p->flash_attn);
@@ -167,6 +178,35 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         params.no_perf              = true;
         *out                        = llama_init_from_model(model, params);
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not create the context");
+    });
+}
+
+int shim_threads_new(int32_t n_threads, uint32_t poll, ggml_threadpool ** out) noexcept {
+    return guarded([&] {
+        const auto create = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new");
+        if (create == nullptr) {
+            return fail(SHIM_REFUSED, "the CPU backend has no thread pools");
+        }
+        ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
+        params.poll                   = poll;
+        *out                          = create(&params);
+        return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "the thread pool could not be created");
+    });
+}
+
+int shim_threads_attach(llama_context * ctx, ggml_threadpool * pool) noexcept {
+    return guarded([&] {
+        llama_attach_threadpool(ctx, pool, nullptr);
+        return SHIM_OK;
+    });
+}
+
+void shim_threads_free(ggml_threadpool * pool) noexcept {
+    guarded([&] {
+        if (const auto destroy = cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")) {
+            destroy(pool);
+        }
+        return SHIM_OK;
     });
 }
 

@@ -63,24 +63,28 @@ int shim_kv_can_shift(llama_context * ctx, bool * out) noexcept {
     });
 }
 
-int shim_state_seq_size(llama_context * ctx, llama_seq_id seq, size_t * size) noexcept {
+static llama_state_seq_flags state_flags(bool partial) {
+    return partial ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : 0;
+}
+
+int shim_state_seq_size(llama_context * ctx, llama_seq_id seq, bool partial, size_t * size) noexcept {
     return guarded([&] {
-        *size = llama_state_seq_get_size(ctx, seq);
+        *size = llama_state_seq_get_size_ext(ctx, seq, state_flags(partial));
         return *size > 0 ? int(SHIM_OK) : fail(SHIM_REFUSED, "the sequence has no state to save");
     });
 }
 
-int shim_state_seq_get(llama_context * ctx, llama_seq_id seq, uint8_t * data, size_t size) noexcept {
+int shim_state_seq_get(llama_context * ctx, llama_seq_id seq, bool partial, uint8_t * data, size_t size) noexcept {
     return guarded([&] {
-        return llama_state_seq_get_data(ctx, data, size, seq) == size ? int(SHIM_OK)
-                                                                      : fail(SHIM_REFUSED, "the state could not be saved whole");
+        const size_t written = llama_state_seq_get_data_ext(ctx, data, size, seq, state_flags(partial));
+        return written == size ? int(SHIM_OK) : fail(SHIM_REFUSED, "the state could not be saved whole");
     });
 }
 
-int shim_state_seq_set(llama_context * ctx, llama_seq_id seq, const uint8_t * data, size_t size) noexcept {
+int shim_state_seq_set(llama_context * ctx, llama_seq_id seq, bool partial, const uint8_t * data, size_t size) noexcept {
     return guarded([&] {
-        return llama_state_seq_set_data(ctx, data, size, seq) == size ? int(SHIM_OK)
-                                                                      : fail(SHIM_REFUSED, "the state could not be restored");
+        const size_t read = llama_state_seq_set_data_ext(ctx, data, size, seq, state_flags(partial));
+        return read == size ? int(SHIM_OK) : fail(SHIM_REFUSED, "the state could not be restored");
     });
 }
 

@@ -1,6 +1,5 @@
 // Sampler chains and grammars.
 #include <memory>
-#include <type_traits>
 
 #include "guard.hpp"
 
@@ -8,15 +7,6 @@ using shim::fail;
 using shim::guarded;
 
 using sampler_ptr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
-
-// Newer revisions take the vocabulary's size first. The function's own type says which one this is.
-template <typename Init> static llama_sampler * init_penalties(Init init, const shim_sampling & p) {
-    if constexpr (std::is_invocable_v<Init, int32_t, int32_t, float, float, float>) {
-        return init(p.n_vocab, p.penalty_last_n, p.penalty_repeat, p.penalty_frequency, p.penalty_presence);
-    } else {
-        return init(p.penalty_last_n, p.penalty_repeat, p.penalty_frequency, p.penalty_presence);
-    }
-}
 
 static sampler_ptr new_chain() {
     llama_sampler_chain_params params = llama_sampler_chain_default_params();
@@ -35,16 +25,7 @@ extern "C" {
 
 int shim_samplers_init(const shim_sampling * p, shim_samplers * out) noexcept {
     return guarded([&] {
-        const bool  penalised = p->penalty_repeat != 1.0f || p->penalty_frequency != 0.0f || p->penalty_presence != 0.0f;
-        sampler_ptr penalties = { nullptr, llama_sampler_free };
-        if (penalised && p->penalty_last_n != 0) {
-            penalties = new_chain();
-            add(penalties, init_penalties(llama_sampler_init_penalties, *p));
-        }
         sampler_ptr filters = new_chain();
-        if (p->top_k > 0) {
-            add(filters, llama_sampler_init_top_k(p->top_k));
-        }
         if (p->typical_p < 1.0f) {
             add(filters, llama_sampler_init_typical(p->typical_p, 1));
         }
@@ -56,7 +37,7 @@ int shim_samplers_init(const shim_sampling * p, shim_samplers * out) noexcept {
         }
         sampler_ptr dist = new_chain();
         add(dist, llama_sampler_init_dist(p->seed));
-        *out = { penalties.release(), filters.release(), dist.release() };
+        *out = { filters.release(), dist.release() };
         return SHIM_OK;
     });
 }

@@ -72,6 +72,7 @@ struct shim_context_params {
     uint32_t            n_batch;
     uint32_t            n_ubatch;
     uint32_t            n_seq_max;
+    uint32_t            n_outputs_max; /* rows of a batch that may ask for logits; 0 = n_batch */
     int32_t             n_threads;
     int32_t             n_threads_batch;
     int32_t             flash_attn; /* enum llama_flash_attn_type */
@@ -86,6 +87,11 @@ struct shim_context_params {
 };
 
 int shim_context_init(struct llama_model * model, const struct shim_context_params * params, struct llama_context ** out) SHIM_NOEXCEPT;
+/* Gives the context compute threads that stay between two decodes. Between passes they wait actively for a while,
+ * the longer the higher `poll` (0 to 100), then they sleep. Detach before the pool is freed, or free the context first. */
+int  shim_threads_new(int32_t n_threads, uint32_t poll, struct ggml_threadpool ** out) SHIM_NOEXCEPT;
+int  shim_threads_attach(struct llama_context * ctx, struct ggml_threadpool * pool) SHIM_NOEXCEPT;
+void shim_threads_free(struct ggml_threadpool * pool) SHIM_NOEXCEPT;
 /* *result is llama_decode's own return value: 0 done, 1 no cells free, 2 aborted, negative an error. */
 int shim_decode(struct llama_context * ctx, struct llama_batch batch, int32_t * result) SHIM_NOEXCEPT;
 int shim_encode(struct llama_context * ctx, struct llama_batch batch, int32_t * result) SHIM_NOEXCEPT;
@@ -113,30 +119,24 @@ int shim_kv_seq_add(struct llama_context * ctx, llama_seq_id seq, llama_pos p0, 
 int shim_kv_seq_range(struct llama_context * ctx, llama_seq_id seq, llama_pos * first, llama_pos * last) SHIM_NOEXCEPT;
 int shim_kv_can_shift(struct llama_context * ctx, bool * out) SHIM_NOEXCEPT;
 
-int shim_state_seq_size(struct llama_context * ctx, llama_seq_id seq, size_t * size) SHIM_NOEXCEPT;
-int shim_state_seq_get(struct llama_context * ctx, llama_seq_id seq, uint8_t * data, size_t size) SHIM_NOEXCEPT;
-int shim_state_seq_set(struct llama_context * ctx, llama_seq_id seq, const uint8_t * data, size_t size) SHIM_NOEXCEPT;
+/* `partial` leaves out the attention cells that seq_cp can share, and takes only the state that it cannot. */
+int shim_state_seq_size(struct llama_context * ctx, llama_seq_id seq, bool partial, size_t * size) SHIM_NOEXCEPT;
+int shim_state_seq_get(struct llama_context * ctx, llama_seq_id seq, bool partial, uint8_t * data, size_t size) SHIM_NOEXCEPT;
+int shim_state_seq_set(struct llama_context * ctx, llama_seq_id seq, bool partial, const uint8_t * data, size_t size) SHIM_NOEXCEPT;
 
 /* ---- sampler.cpp ---- */
 
 struct shim_sampling {
-    int32_t  n_vocab;
-    int32_t  top_k;     /* 0 = off */
     float    top_p;     /* 1 = off */
     float    min_p;     /* 0 = off */
     float    typical_p; /* 1 = off */
-    int32_t  penalty_last_n;
-    float    penalty_repeat; /* 1 = off */
-    float    penalty_frequency;
-    float    penalty_presence;
     uint32_t seed;
 };
 
-/* Three chains, so that temperature can change between two tokens without losing the others' memory. */
+/* Two chains, so that the temperature between them can change from token to token. */
 struct shim_samplers {
-    struct llama_sampler * penalties; /* NULL where none is set */
-    struct llama_sampler * filters;   /* top-k, typical, top-p, min-p */
-    struct llama_sampler * dist;      /* draws; the only one that selects */
+    struct llama_sampler * filters; /* typical, top-p, min-p */
+    struct llama_sampler * dist;    /* draws; the only one that selects */
 };
 
 int shim_samplers_init(const struct shim_sampling * params, struct shim_samplers * out) SHIM_NOEXCEPT;

@@ -4,8 +4,6 @@ pub mod dialect;
 pub mod ollama;
 pub mod shimmy;
 
-use bytes::Bytes;
-
 use crate::runner::{Delta, RunnerError};
 
 /// Turns the deltas of one generation into the frames of one dialect.
@@ -13,11 +11,19 @@ pub trait Encoder: Send {
     /// `content-type` of the whole body.
     fn content_type(&self) -> &'static str;
 
-    /// The bytes for one step.
-    fn delta(&mut self, delta: &Delta) -> Bytes;
+    /// Appends the bytes of one step.
+    fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>);
 
-    /// The last bytes, after a failure in mid-stream.
-    fn error(&mut self, error: &RunnerError) -> Bytes;
+    /// Appends the last bytes, after a failure in mid-stream.
+    fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>);
+}
+
+/// Appends a value as JSON.
+fn push_json(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    // Our own types have no maps with odd keys, and memory does not fail to be written to.
+    if let Err(error) = serde_json::to_writer(out, value) {
+        tracing::error!(%error, "an answer could not be written");
+    }
 }
 
 /// What is wrong with a request, in words for its author.

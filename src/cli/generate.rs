@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::chat::{Message, Role};
 use crate::config::Config;
-use crate::engine::{SamplingParams, Summary};
+use crate::engine::{Priority, SamplingParams, Summary};
 use crate::runner::{Delta, GenerateSpec, Input};
 
 use super::output;
@@ -155,9 +155,11 @@ fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
             frequency_penalty: args.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             presence_penalty: args.presence_penalty.unwrap_or(defaults.presence_penalty),
             seed: args.seed,
+            ignore_eos: false,
             ..defaults
         },
         max_tokens: args.max_tokens,
         stop: args.stop.clone(),
+        priority: Priority::Interactive,
     }
 }

@@ -1,6 +1,7 @@
 //! The command line. One file a command; the only writer of stdout.
 
 mod bench;
+mod engine_args;
 mod generate;
 mod gpu_info;
 mod list;
@@ -15,6 +16,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::placement::GpuBackend;
+
+use engine_args::EngineArgs;
 
 /// Runs local GGUF language models: on the command line, and over HTTP, SSE and WebSocket.
 #[derive(Debug, Parser)]
@@ -41,10 +44,10 @@ struct GlobalArgs {
     /// More directories to look for models in, separated by `;`.
     #[arg(long, global = true, value_name = "A;B", help_heading = "Models")]
     model_dirs: Option<String>,
-    /// Context length in tokens [default: what the model was trained for, at most 8192].
+    /// KV cache in tokens, shared by all that runs [default: what the model was trained for, at most 8192].
     #[arg(long, global = true, value_name = "N", help_heading = "Models")]
     ctx_size: Option<u32>,
-    /// Threads that compute [default: physical cores].
+    /// Threads that compute [default: physical cores, fewer while other programs need them].
     #[arg(
         long,
         global = true,
@@ -66,9 +69,8 @@ struct GlobalArgs {
     /// The LoRA adapter of that base model.
     #[arg(long, global = true, env = "SHIMMY_LORA_GGUF", value_name = "PATH", hide = true)]
     lora_gguf: Option<PathBuf>,
-    /// Requests that may wait for a model; more are refused at once.
-    #[arg(long, global = true, default_value_t = 64, value_name = "N", hide = true)]
-    queue: usize,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +93,7 @@ impl GlobalArgs {
             threads: self.threads,
             template: self.template.clone(),
             adapters: self.lora.clone(),
-            queue: self.queue,
+            serve: self.engine.spec(),
             base: self.base_gguf.clone(),
             base_adapter: self.lora_gguf.clone(),
         }

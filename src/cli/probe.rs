@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::engine::SamplingParams;
+use crate::engine::{Priority, SamplingParams};
 use crate::runner::{Delta, GenerateSpec, Input};
 use crate::{gguf, system};
 
@@ -49,6 +49,7 @@ fn probe(args: &ProbeArgs, config: &Config) -> anyhow::Result<Value> {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_tokens: Some(1),
         stop: Vec::new(),
+        priority: Priority::Interactive,
     };
     for delta in lease.runner().generate(&spec)? {
         if let Delta::Done(summary) = delta? {

@@ -1,19 +1,23 @@
 //! What the engine's thread is told.
 
+use std::sync::mpsc::SyncSender;
+
 use super::request::Request;
+
+/// What to measure, with the number of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Measure {
+    /// A prompt of this many tokens.
+    Prompt(usize),
+    /// This many tokens one after the other.
+    Generation(usize),
+}
 
 #[derive(Debug)]
 pub(super) enum Command {
     Generate(Request),
-    /// Runs between two requests, with the context in hand: for measurements and probes.
-    Run(Job),
-}
-
-/// Work that needs the context itself.
-pub(super) struct Job(pub Box<dyn FnOnce(&mut crate::llama::Context) + Send>);
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Job")
-    }
+    /// Measures when nothing else runs, and answers with tokens per second.
+    Measure(Measure, SyncSender<Result<f64, String>>),
+    /// Something changed that a waiting engine should look at.
+    Wake,
 }

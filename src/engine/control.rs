@@ -1,22 +1,40 @@
-//! What a reader can tell a running generation: stop, or change the temperature.
+//! What the reader of a generation and the engine tell each other beside the events: stop, change the
+//! temperature, I am slow.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// Bits of a NaN: no change is waiting.
 const NONE: u32 = 0x7fc0_0000;
 
-/// Called when the reader cancels, to stop a forward pass that is under way.
-type OnCancel = Box<dyn Fn() + Send>;
+/// Bytes of unread events beyond which a sequence pauses, and below which it goes on.
+const PAUSE_ABOVE: usize = 128 << 10;
+const RESUME_BELOW: usize = 64 << 10;
+
+/// What the engine should know at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// The reader wants no more. `in_pass`: the sequence is part of the pass under way.
+    Cancelled { in_pass: bool },
+    /// A reader that was slow has caught up.
+    CaughtUp,
+}
+
+pub(super) type OnSignal = Arc<dyn Fn(Signal) + Send + Sync>;
 
 /// Shared between the reader of a generation and the engine.
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
+#[derive(Default)]
 struct Inner {
     cancelled: AtomicBool,
     temperature: AtomicU32,
-    on_cancel: Mutex<Option<OnCancel>>,
+    /// Bytes that were sent and not yet read.
+    backlog: AtomicUsize,
+    paused: AtomicBool,
+    in_pass: AtomicBool,
+    on_signal: Option<OnSignal>,
 }
 
 impl std::fmt::Debug for Control {
@@ -25,22 +43,15 @@ impl std::fmt::Debug for Control {
     }
 }
 
-impl Default for Control {
-    fn default() -> Self {
-        Self(Arc::new(Inner {
-            cancelled: AtomicBool::new(false),
-            temperature: AtomicU32::new(NONE),
-            on_cancel: Mutex::new(None),
-        }))
-    }
-}
-
 impl Control {
+    pub(super) fn new(on_signal: Option<OnSignal>) -> Self {
+        Self(Arc::new(Inner { temperature: AtomicU32::new(NONE), on_signal, ..Inner::default() }))
+    }
+
     /// Ends the generation within one step, in whatever phase it is.
     pub fn cancel(&self) {
-        self.0.cancelled.store(true, Ordering::Release);
-        if let Some(hook) = self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            hook();
+        if !self.0.cancelled.swap(true, Ordering::AcqRel) {
+            self.signal(Signal::Cancelled { in_pass: self.0.in_pass.swap(false, Ordering::AcqRel) });
         }
     }
 
@@ -57,13 +68,76 @@ impl Control {
     /// The temperature that was asked for since the last call.
     #[must_use]
     pub fn take_temperature(&self) -> Option<f32> {
+        if self.0.temperature.load(Ordering::Relaxed) == NONE {
+            return None;
+        }
         let bits = self.0.temperature.swap(NONE, Ordering::AcqRel);
         (bits != NONE).then(|| f32::from_bits(bits))
     }
 
-    /// Replaces the hook that [`Control::cancel`] runs. While it is set, `cancel` may run it at any time.
-    #[cfg(feature = "llama")]
-    pub(super) fn on_cancel(&self, hook: Option<OnCancel>) {
-        *self.0.on_cancel.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+    /// Bytes that wait for the reader.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.0.backlog.load(Ordering::Acquire)
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        self.0.backlog.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn read(&self, bytes: usize) {
+        let left = self.0.backlog.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        if left < RESUME_BELOW && self.0.paused.load(Ordering::Acquire) && self.0.paused.swap(false, Ordering::AcqRel) {
+            self.signal(Signal::CaughtUp);
+        }
+    }
+
+    /// Whether the reader is so far behind that the sequence should wait. It is told when the reader catches up.
+    pub(super) fn should_pause(&self) -> bool {
+        let behind = if self.0.paused.load(Ordering::Acquire) { RESUME_BELOW } else { PAUSE_ABOVE };
+        if self.backlog() < behind {
+            return false;
+        }
+        self.0.paused.store(true, Ordering::Release);
+        // It may have caught up between the two.
+        self.backlog() >= RESUME_BELOW || !self.0.paused.swap(false, Ordering::AcqRel)
+    }
+
+    /// Marks the sequence as part of a pass, or no longer so. Returns what it was.
+    pub(super) fn set_in_pass(&self, in_pass: bool) -> bool {
+        self.0.in_pass.swap(in_pass, Ordering::AcqRel)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(hook) = &self.0.on_signal {
+            hook(signal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{Control, PAUSE_ABOVE, Signal};
+
+    #[test]
+    fn a_slow_reader_pauses_until_it_has_caught_up() {
+        let caught_up = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&caught_up);
+        let control = Control::new(Some(Arc::new(move |signal| {
+            assert_eq!(signal, Signal::CaughtUp);
+            count.fetch_add(1, Ordering::Relaxed);
+        })));
+        control.sent(PAUSE_ABOVE - 1);
+        assert!(!control.should_pause());
+        control.sent(1);
+        assert!(control.should_pause());
+        control.read(PAUSE_ABOVE / 4);
+        assert!(control.should_pause(), "half way is not enough");
+        control.read(PAUSE_ABOVE / 2);
+        assert_eq!(caught_up.load(Ordering::Relaxed), 1);
+        assert!(!control.should_pause());
     }
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineError {
-    #[error("{waiting} requests are already waiting, which is all that the queue holds; try again soon")]
-    Overloaded { waiting: usize },
+    #[error("{running} requests run and {waiting} wait, which is all that the queue holds; try again soon")]
+    Overloaded { running: usize, waiting: usize },
     #[error(
         "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size"
     )]

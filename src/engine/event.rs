@@ -1,6 +1,7 @@
 //! What a generation tells its reader.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::error::EngineError;
 
@@ -57,7 +58,7 @@ pub struct Summary {
 pub enum Event {
     /// Text that is ready to show. Always whole characters, never part of a stop string.
     Token {
-        text: String,
+        text: SmolStr,
     },
     Done(Summary),
     Error(EngineError),

@@ -1,86 +1,162 @@
 //! The engine from outside: start it, submit to it, stop it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Sender, channel as commands_channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::llama::{Adapter, Context, ContextParams, LlamaError, Model, Token};
-
-use super::command::{Command, Job};
+use super::command::{Command, Measure};
+use super::control::{OnSignal, Signal};
 use super::error::EngineError;
+use super::forward::{Forward, TokenId};
 use super::request::{Request, SamplingParams};
 use super::run::Engine;
+use super::scheduler::Priority;
 use super::stream::{EventStream, channel};
 
-/// How to run a model.
+/// How to serve a model.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    pub context: ContextParams,
+    /// Name of the model in the metrics.
+    pub label: String,
+    /// Sequences that run at the same time.
+    pub parallel: usize,
     /// Requests that may wait; one more is refused at once.
     pub queue: usize,
+    pub threads: u32,
+    /// Compute with fewer threads while other programs need the cores.
+    pub adaptive_threads: bool,
+    /// Each sequence is computed as if it were alone.
+    pub deterministic: bool,
+    /// Tokens to guess ahead from the text so far; 0 guesses none.
+    pub lookup: usize,
+}
+
+/// One generation to queue.
+#[derive(Clone, Debug, Default)]
+pub struct Job {
+    pub prompt: Vec<TokenId>,
+    pub sampling: SamplingParams,
+    /// Strings that end the generation; they are not part of its text.
+    pub stop: Vec<String>,
+    /// `None` goes on to the end of the context.
+    pub max_tokens: Option<u32>,
+    pub priority: Priority,
+}
+
+/// What the engine's thread shares with the readers of its streams.
+pub(super) struct Shared {
+    /// Requests that wait or run.
+    requests: AtomicUsize,
+    /// Sequences of the pass under way whose readers are still there.
+    in_pass: AtomicUsize,
+    abort: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("requests", &self.requests).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self { requests: AtomicUsize::new(0), in_pass: AtomicUsize::new(0), abort: OnceLock::new() }
+    }
+
+    pub(super) fn abort(&self) {
+        if let Some(abort) = self.abort.get() {
+            abort();
+        }
+    }
+
+    pub(super) fn begin_pass(&self, members: usize) {
+        self.in_pass.store(members, Ordering::Release);
+    }
+
+    pub(super) fn end_pass(&self) {
+        self.in_pass.store(0, Ordering::Release);
+    }
+
+    /// One member of the pass wants its result no more. The last one stops it.
+    pub(super) fn left_pass(&self) {
+        let before = self.in_pass.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+        if before == Ok(1) {
+            self.abort();
+        }
+    }
+}
+
+/// A request's place among those that wait or run. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Ticket(Arc<Shared>);
+
+impl Ticket {
+    /// `None` where `most` requests have one already.
+    pub(super) fn take(shared: &Arc<Shared>, most: usize) -> Option<Self> {
+        let one_more = |n: usize| (n < most).then_some(n + 1);
+        shared.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Sends requests to the engine's thread. Dropping it ends what runs and waits for the thread.
 #[derive(Debug)]
 pub struct EngineHandle {
-    commands: Option<SyncSender<Command>>,
+    commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
-    waiting: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     stopping: Arc<AtomicBool>,
-    abort: crate::llama::AbortFlag,
+    parallel: usize,
     queue: usize,
     n_ctx: usize,
 }
 
 impl EngineHandle {
-    /// Creates the context on a thread of its own and waits until it is ready.
+    /// Runs `make` on a thread of its own, waits for its result and serves with it.
     ///
     /// # Errors
-    /// What creating the context or attaching the adapters failed with.
-    pub fn start(model: &Model, adapters: Vec<(Adapter, f32)>, config: &EngineConfig) -> Result<Self, LlamaError> {
-        let (commands, receiver) = sync_channel(config.queue);
+    /// What `make` failed with, or why there is no thread.
+    pub(super) fn start<F: Forward, E: Send + 'static>(
+        config: EngineConfig,
+        make: impl FnOnce() -> Result<F, E> + Send + 'static,
+        no_thread: impl FnOnce(String) -> E,
+    ) -> Result<Self, E> {
+        let (commands, receiver) = commands_channel();
         let (ready, readiness) = sync_channel(1);
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let shared = Arc::new(Shared::new());
         let stopping = Arc::new(AtomicBool::new(false));
-        let (model, params) = (model.clone(), config.context.clone());
-        let (thread_waiting, thread_stopping) = (Arc::clone(&waiting), Arc::clone(&stopping));
-        let thread = std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || {
-                let engine = Context::new(&model, &params).and_then(|mut context| {
-                    context.set_adapters(&adapters)?;
-                    let facts = (context.n_ctx(), context.abort_flag());
-                    Ok((Engine::new(context, thread_waiting, thread_stopping)?, facts))
-                });
-                match engine {
-                    Ok((engine, facts)) => {
-                        if ready.send(Ok(facts)).is_ok() {
-                            engine.run(&receiver);
-                        }
-                    }
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                    }
+        let (thread_shared, thread_stopping) = (Arc::clone(&shared), Arc::clone(&stopping));
+        let (parallel, queue) = (config.parallel, config.queue);
+        let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || match make() {
+            Ok(forward) => {
+                let _ = thread_shared.abort.set(forward.aborter());
+                let n_ctx = forward.shape().n_ctx_seq;
+                let engine = Engine::new(forward, config, thread_shared, thread_stopping);
+                if ready.send(Ok(n_ctx)).is_ok() {
+                    engine.run(&receiver);
                 }
-            })
-            .map_err(|e| LlamaError::Native {
-                call: "starting the engine's thread",
-                status: 0,
-                message: e.to_string(),
-                log: String::new(),
-            })?;
-        let (n_ctx, abort) = readiness.recv().unwrap_or(Err(LlamaError::Aborted))?;
-        Ok(Self {
-            commands: Some(commands),
-            thread: Some(thread),
-            waiting,
-            stopping,
-            abort,
-            queue: config.queue,
-            n_ctx,
-        })
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        });
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => return Err(no_thread(error.to_string())),
+        };
+        let n_ctx = match readiness.recv() {
+            Ok(result) => result?,
+            Err(_) => return Err(no_thread("it died while it started; its panic is in the log".into())),
+        };
+        Ok(Self { commands: Some(commands), thread: Some(thread), shared, stopping, parallel, queue, n_ctx })
     }
 
     /// Tokens that one sequence can hold, prompt and answer together.
@@ -94,72 +170,73 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Overloaded`] at once where the queue is full; a prompt that is empty or can never fit;
     /// parameters out of range.
-    pub fn submit(
-        &self,
-        prompt: Vec<Token>,
-        sampling: SamplingParams,
-        stop: Vec<String>,
-        max_tokens: Option<u32>,
-    ) -> Result<EventStream, EngineError> {
-        sampling.validate().map_err(EngineError::Parameter)?;
-        if prompt.is_empty() {
+    pub fn submit(&self, job: Job) -> Result<EventStream, EngineError> {
+        job.sampling.validate().map_err(EngineError::Parameter)?;
+        if job.prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        if prompt.len() >= self.n_ctx {
-            return Err(EngineError::PromptTooLong { prompt_tokens: prompt.len(), context_tokens: self.n_ctx });
+        if job.prompt.len() >= self.n_ctx {
+            return Err(EngineError::PromptTooLong { prompt_tokens: job.prompt.len(), context_tokens: self.n_ctx });
         }
-        // Each token gives at most one event, and the flush at the end, the summary or error two more.
-        let (events, stream) = channel(self.n_ctx - prompt.len() + 3);
-        self.send(Command::Generate(Request {
-            prompt,
-            sampling,
-            stop,
-            max_tokens,
+        let ticket = Ticket::take(&self.shared, self.parallel.saturating_add(self.queue))
+            .ok_or(EngineError::Overloaded { running: self.parallel, waiting: self.queue })?;
+        let (events, stream) = channel(Some(self.on_signal()?));
+        let request = Request {
+            prompt: job.prompt,
+            sampling: job.sampling,
+            stop: job.stop,
+            max_tokens: job.max_tokens,
+            priority: job.priority,
             events,
+            ticket,
             submitted: Instant::now(),
-        }))?;
+        };
+        self.send(Command::Generate(request))?;
         Ok(stream)
     }
 
-    /// Runs `job` on the engine's thread, between two requests, and waits for its result.
+    fn on_signal(&self) -> Result<OnSignal, EngineError> {
+        let commands = self.commands.clone().ok_or(EngineError::Stopped)?;
+        let shared = Arc::clone(&self.shared);
+        Ok(Arc::new(move |signal| {
+            if signal == (Signal::Cancelled { in_pass: true }) {
+                shared.left_pass();
+            }
+            // An engine that has ended needs no waking.
+            let _ = commands.send(Command::Wake);
+        }))
+    }
+
+    /// Measures speed when nothing else runs, and waits for the result in tokens per second.
     ///
     /// # Errors
-    /// As [`EngineHandle::submit`].
-    pub fn with_context<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut Context) -> T + Send + 'static,
-    ) -> Result<T, EngineError> {
+    /// [`EngineError::Stopped`], or what the model failed with.
+    pub fn measure(&self, what: Measure) -> Result<f64, EngineError> {
         let (done, result) = sync_channel(1);
-        self.send(Command::Run(Job(Box::new(move |context| {
-            let _ = done.send(job(context));
-        }))))?;
-        result.recv().map_err(|_| EngineError::Stopped)
+        self.send(Command::Measure(what, done))?;
+        result.recv().map_err(|_| EngineError::Stopped)?.map_err(EngineError::Failed)
     }
 
     fn send(&self, command: Command) -> Result<(), EngineError> {
         let commands = self.commands.as_ref().ok_or(EngineError::Stopped)?;
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        commands.try_send(command).map_err(|error| {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            match error {
-                TrySendError::Full(_) => EngineError::Overloaded { waiting: self.queue },
-                TrySendError::Disconnected(_) => EngineError::Stopped,
-            }
-        })
+        commands.send(command).map_err(|_| EngineError::Stopped)
     }
 
-    /// Requests that wait for their turn.
+    /// Requests that wait or run.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::Acquire)
     }
 }
 
 impl Drop for EngineHandle {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        self.abort.abort();
-        self.commands = None;
+        self.shared.abort();
+        // Streams that are still held elsewhere keep a sender alive, so the engine is told, not only left.
+        if let Some(commands) = self.commands.take() {
+            let _ = commands.send(Command::Wake);
+        }
         if let Some(thread) = self.thread.take() {
             // A panic there was already reported by the panic hook.
             let _ = thread.join();

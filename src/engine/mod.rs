@@ -1,40 +1,50 @@
 //! Sequences, batches and sampling: tokens in, events out. One thread owns the context.
 //!
-//! The types that cross to the runner ([`Event`], [`EventStream`], [`SamplingParams`], [`EngineError`]) need no
-//! llama.cpp; the thread behind them does.
+//! The engine itself knows no llama.cpp: it runs on a [`forward::Forward`], which is llama.cpp or a simulation.
 
+mod cache;
+mod cells;
+mod command;
 mod control;
 mod detokenizer;
 mod error;
 mod event;
-mod request;
-mod stop;
-mod stream;
-
-#[cfg(feature = "llama")]
-mod command;
-#[cfg(feature = "llama")]
+mod forward;
 mod handle;
 #[cfg(feature = "llama")]
+mod llama_forward;
+mod lookup;
+#[cfg(feature = "llama")]
 pub mod measure;
-#[cfg(feature = "llama")]
+mod meter;
+mod pace;
+mod pass;
+mod prefix_tree;
+mod request;
 mod run;
-#[cfg(feature = "llama")]
+mod scheduler;
 mod sequence;
-#[cfg(feature = "llama")]
+#[cfg(test)]
+mod simulated_tests;
+#[cfg(any(test, feature = "stub"))]
+mod simulation;
+mod stop;
+mod stream;
 mod threads;
 
+pub use command::Measure;
 pub use control::Control;
 pub use detokenizer::Detokenizer;
 pub use error::EngineError;
 pub use event::{Event, FinishReason, Summary, Timings, Usage};
+pub use forward::TokenId;
+pub use handle::{EngineConfig, EngineHandle, Job};
+pub use lookup::guess;
+pub use prefix_tree::{Match, PrefixTree};
 pub use request::{SamplingParams, random_seed};
+pub use scheduler::{Limits, Plan, Priority, Share, View, Work, deadline, plan};
+#[cfg(any(test, feature = "stub"))]
+pub use simulation::{Machine, Rule};
 pub use stop::StopMatcher;
-pub use stream::{EventSender, EventStream, channel};
-
-#[cfg(feature = "llama")]
-pub use handle::{EngineConfig, EngineHandle};
-#[cfg(feature = "llama")]
-pub use request::Request;
-#[cfg(feature = "llama")]
+pub use stream::EventStream;
 pub use threads::default_threads;

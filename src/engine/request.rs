@@ -1,8 +1,12 @@
 //! What the engine is asked to generate.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "llama")]
+use super::forward::TokenId;
+use super::handle::Ticket;
+use super::scheduler::Priority;
 use super::stream::EventSender;
 
 /// How tokens are chosen. Plain data; ranges are checked when the request is submitted.
@@ -29,6 +33,8 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// The same seed gives the same tokens again; `None` draws one.
     pub seed: Option<u32>,
+    /// Never choose a token that ends the generation.
+    pub ignore_eos: bool,
 }
 
 impl Default for SamplingParams {
@@ -44,6 +50,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             seed: None,
+            ignore_eos: false,
         }
     }
 }
@@ -78,16 +85,15 @@ pub fn random_seed() -> u32 {
     (RandomState::new().hash_one(0u8) >> 32) as u32 & 0x7fff_ffff
 }
 
-/// One generation, ready for the engine: the prompt is tokens already.
-#[cfg(feature = "llama")]
+/// One generation on its way to the engine's thread.
 #[derive(Debug)]
-pub struct Request {
-    pub prompt: Vec<crate::llama::Token>,
+pub(super) struct Request {
+    pub prompt: Vec<TokenId>,
     pub sampling: SamplingParams,
-    /// Strings that end the generation; they are not part of its text.
     pub stop: Vec<String>,
-    /// `None` goes on to the end of the context.
     pub max_tokens: Option<u32>,
-    pub(super) events: EventSender,
-    pub(super) submitted: std::time::Instant,
+    pub priority: Priority,
+    pub events: EventSender,
+    pub ticket: Ticket,
+    pub submitted: Instant,
 }

@@ -1,168 +1,404 @@
-//! The engine thread's loop: takes commands, prefills, decodes, samples, emits.
+//! The engine: takes commands, admits, plans a pass, decodes, samples, emits. One step is one forward pass.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
 
-use crate::llama::{Batch, Context, LlamaError, Pos, SeqId, Token, Vocab};
-
-use super::command::Command;
+use super::cache::Cache;
+use super::command::{Command, Measure};
 use super::error::EngineError;
-use super::event::{Event, FinishReason, Summary, Timings, Usage};
-use super::request::Request;
-use super::sequence::{Sequence, Step};
-use super::stream::EventSender;
+use super::event::{Event, FinishReason};
+use super::forward::{Forward, Lane, Reuse, Row};
+use super::handle::{EngineConfig, Shared};
+use super::meter::Meter;
+use super::pace::Pace;
+use super::scheduler::{Limits, Plan, View, Work, deadline, plan};
+use super::sequence::Sequence;
+use super::threads::{Governor, LoadMeter};
 
-pub(super) struct Engine {
-    context: Context,
-    batch: Batch,
-    vocab: Vocab,
-    seq: SeqId,
-    waiting: Arc<AtomicUsize>,
+/// How much longer than undisturbed the time between two tokens may get while prompts are computed beside.
+const STRETCH: f64 = 2.0;
+
+type Measurement = (Measure, std::sync::mpsc::SyncSender<Result<f64, String>>);
+
+pub(super) struct Engine<F: Forward> {
+    pub(super) forward: F,
+    pub(super) config: EngineConfig,
+    pub(super) cache: Cache<F::Saved>,
+    /// Sequences that wait for a place, with what they need to go on.
+    pub(super) waiting: Vec<(Sequence, Lane<F::Sampler>)>,
+    /// Sequences with a place in the cache. `lanes` has their samplers, in the same order.
+    pub(super) running: Vec<Sequence>,
+    pub(super) lanes: Vec<Lane<F::Sampler>>,
+    pub(super) measurements: Vec<Measurement>,
+    pub(super) shared: Arc<Shared>,
     stopping: Arc<AtomicBool>,
+    pub(super) pace: Pace,
+    threads: Option<(Governor, LoadMeter)>,
+    pub(super) meter: Meter,
+    /// Passes so far.
+    pub(super) steps: u64,
+    pub(super) admissions: u64,
+    /// Prompt tokens computed so far: the clock of deadlines.
+    pub(super) prompt_clock: u64,
+    pub(super) views: Vec<View>,
+    pub(super) plan: Plan,
+    pub(super) rows: Vec<Row>,
 }
 
-/// When the phases of one generation ended.
-struct Clock {
-    submitted: Instant,
-    started: Instant,
-    prefilled: Option<Instant>,
+/// What a step left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Everything has ended, for good.
+    Stopped,
+    /// There may be more to do at once.
+    Busy,
+    /// Nothing can go on before a command comes.
+    Idle,
 }
 
-impl Engine {
-    pub fn new(context: Context, waiting: Arc<AtomicUsize>, stopping: Arc<AtomicBool>) -> Result<Self, LlamaError> {
-        let vocab = context.model().vocab()?;
-        let batch = Batch::new(&context);
-        let seq = context.seq(0)?;
-        Ok(Self { context, batch, vocab, seq, waiting, stopping })
+impl<F: Forward> Engine<F> {
+    pub fn new(forward: F, mut config: EngineConfig, shared: Arc<Shared>, stopping: Arc<AtomicBool>) -> Self {
+        let shape = forward.shape();
+        config.parallel = config.parallel.clamp(1, shape.n_seq_max as usize);
+        if shape.reuse != Reuse::Any || config.deterministic {
+            // A wrong guess has to be taken back, and a right one changes the shape of the pass.
+            config.lookup = 0;
+        }
+        let meter = Meter::new(&config.label);
+        meter.cells_total.set(as_f64(shape.n_cells));
+        meter.threads.set(f64::from(config.threads));
+        let threads = LoadMeter::new()
+            .filter(|_| config.adaptive_threads && config.threads > 1)
+            .map(|load| (Governor::new(config.threads, load.cores()), load));
+        Self {
+            cache: Cache::new(shape),
+            forward,
+            config,
+            waiting: Vec::new(),
+            running: Vec::new(),
+            lanes: Vec::new(),
+            measurements: Vec::new(),
+            shared,
+            stopping,
+            pace: Pace::new(STRETCH),
+            threads,
+            meter,
+            steps: 0,
+            admissions: 0,
+            prompt_clock: 0,
+            views: Vec::new(),
+            plan: Plan::default(),
+            rows: Vec::new(),
+        }
     }
 
-    /// Serves until every sender is gone.
+    /// Serves until every sender is gone and all that ran has ended.
     pub fn run(mut self, commands: &Receiver<Command>) {
-        while let Ok(command) = commands.recv() {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            match command {
-                Command::Generate(request) => self.generate(request),
-                Command::Run(job) => job.0(&mut self.context),
-            }
-        }
-    }
-
-    fn generate(&mut self, request: Request) {
-        let clock = Clock { submitted: request.submitted, started: Instant::now(), prefilled: None };
-        let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
-        let room = u32::try_from(self.context.n_ctx().saturating_sub(request.prompt.len())).unwrap_or(u32::MAX);
-        let abort = self.context.abort_flag();
-        // The previous request's reader may have cancelled after its last decode.
-        abort.clear();
-        let events = request.events.clone();
-        events.control().on_cancel(Some(Box::new(move || abort.abort())));
-        let prompt = request.prompt.clone();
-        let event = match Sequence::new(&self.vocab, request, room) {
-            Ok(mut sequence) => self.drive(&mut sequence, &prompt, clock, prompt_tokens),
-            Err(error) => Event::Error(EngineError::Failed(error.to_string())),
-        };
-        events.control().on_cancel(None);
-        // A reader that has left needs no last word.
-        let _ = events.send(event);
-        if let Err(error) = self.context.kv().clear() {
-            tracing::error!(%error, "the KV cache could not be cleared");
-        }
-    }
-
-    /// Runs the sequence to its end and says how it ended.
-    fn drive(&mut self, sequence: &mut Sequence, prompt: &[Token], mut clock: Clock, prompt_tokens: u32) -> Event {
-        let outcome = self.prefill(&sequence.events, prompt).and_then(|()| {
-            clock.prefilled = Some(Instant::now());
-            self.decode(sequence, prompt.len())
-        });
-        let (reason, stop) = match outcome {
-            Ok(Step::Finished { reason, stop }) => (reason, stop),
-            Ok(Step::Continue) | Err(LlamaError::Aborted) => (FinishReason::Cancelled, None),
-            Err(error) => return Event::Error(EngineError::Failed(error.to_string())),
-        };
-        if reason == FinishReason::Cancelled {
-            if self.stopping.load(Ordering::Acquire) {
-                return Event::Error(EngineError::Stopped);
-            }
-            sequence.flush();
-        }
-        Event::Done(Summary {
-            reason,
-            stop,
-            seed: sequence.seed,
-            usage: Usage { prompt_tokens, completion_tokens: sequence.generated, cached_tokens: 0 },
-            timings: clock.timings(sequence.generated),
-        })
-    }
-
-    fn is_cancelled(&self, events: &EventSender) -> bool {
-        events.is_cancelled() || self.stopping.load(Ordering::Acquire)
-    }
-
-    /// Fills the KV cache with the prompt, one logical batch at a time.
-    fn prefill(&mut self, events: &EventSender, prompt: &[Token]) -> Result<(), LlamaError> {
-        let capacity = self.batch.capacity();
-        for (index, chunk) in prompt.chunks(capacity).enumerate() {
-            if self.is_cancelled(events) {
-                return Err(LlamaError::Aborted);
-            }
-            self.batch.clear();
-            let start = index * capacity;
-            for (offset, token) in chunk.iter().enumerate() {
-                let at = start + offset;
-                self.batch.add(*token, Pos::new(at)?, self.seq, at + 1 == prompt.len())?;
-            }
-            self.context.decode(&mut self.batch)?;
-        }
-        Ok(())
-    }
-
-    /// Samples and decodes token by token until the sequence ends. `Step::Continue` means it was cancelled.
-    fn decode(&mut self, sequence: &mut Sequence, prompt_len: usize) -> Result<Step, LlamaError> {
-        if sequence.is_exhausted() {
-            return Ok(Step::Finished { reason: FinishReason::Length, stop: None });
-        }
-        let mut position = prompt_len;
+        let mut outcome = Outcome::Idle;
         loop {
-            if self.is_cancelled(&sequence.events) {
-                return Ok(Step::Continue);
+            if outcome == Outcome::Idle {
+                self.gauge(true);
+                match commands.recv() {
+                    Ok(command) => self.take(command),
+                    Err(_) => return self.end_all(),
+                }
             }
-            if let Some(temperature) = sequence.events.control().take_temperature() {
-                sequence.sampler.set_temperature(temperature)?;
+            loop {
+                match commands.try_recv() {
+                    Ok(command) => self.take(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return self.end_all(),
+                }
             }
-            let row = self.batch.len() - 1;
-            let token = sequence.sampler.sample(self.context.logits(row)?)?;
-            match sequence.push(token)? {
-                Step::Continue => {}
-                finished @ Step::Finished { .. } => return Ok(finished),
+            outcome = self.step();
+            if outcome == Outcome::Stopped {
+                return;
             }
-            self.batch.clear();
-            self.batch.add(token, Pos::new(position)?, self.seq, true)?;
-            position += 1;
-            self.context.decode(&mut self.batch)?;
         }
+    }
+
+    pub(super) fn take(&mut self, command: Command) {
+        match command {
+            Command::Wake => {}
+            Command::Measure(what, reply) => self.measurements.push((what, reply)),
+            Command::Generate(request) => {
+                self.meter.requests.increment(1);
+                let due = deadline(self.prompt_clock, request.prompt.len(), request.priority);
+                let events = request.events.clone();
+                match Sequence::new(&self.forward, request, due) {
+                    Ok((sequence, sampler)) => self.waiting.push((sequence, Lane::new(sampler))),
+                    Err(failure) => {
+                        events.send(Event::Error(EngineError::Failed(failure)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One pass, and all that surrounds it.
+    pub(super) fn step(&mut self) -> Outcome {
+        if self.is_stopping() {
+            self.end_all();
+            return Outcome::Stopped;
+        }
+        self.reap();
+        if self.running.is_empty() && !self.measurements.is_empty() {
+            self.measure();
+        }
+        if self.measurements.is_empty() {
+            self.admit();
+        }
+        if !self.make_plan() {
+            return if self.running.iter().all(|sequence| sequence.events.control().should_pause()) {
+                Outcome::Idle
+            } else {
+                Outcome::Busy
+            };
+        }
+        self.pass();
+        self.adapt_threads();
+        self.gauge(false);
+        Outcome::Busy
+    }
+
+    /// Frees what belongs to readers that have left.
+    fn reap(&mut self) {
+        let mut index = 0;
+        while index < self.waiting.len() {
+            if self.waiting[index].0.events.is_cancelled() {
+                let (mut sequence, _) = self.waiting.swap_remove(index);
+                self.meter.cancelled.increment(1);
+                sequence.flush();
+                sequence.events.send(Event::Done(sequence.summary(FinishReason::Cancelled, None)));
+            } else {
+                index += 1;
+            }
+        }
+        for index in (0..self.running.len()).rev() {
+            if self.running[index].events.is_cancelled() {
+                self.running[index].flush();
+                self.finish(index, FinishReason::Cancelled, None);
+            }
+        }
+    }
+
+    /// Gives waiting sequences their place, the most urgent first.
+    fn admit(&mut self) {
+        for sequence in &mut self.running {
+            sequence.cut = usize::MAX;
+        }
+        self.waiting.sort_by_key(|(sequence, _)| sequence.deadline);
+        let mut index = 0;
+        while index < self.waiting.len() && self.running.len() < self.config.parallel {
+            let sequence = &self.waiting[index].0;
+            let found = self.cache.find(&sequence.tokens);
+            // Somebody computes more of this prompt right now: it will be there soon, for nothing.
+            if let Some(coming) = found.coming
+                && let Some(leader) = self.running.iter_mut().find(|running| running.seq == coming.seq)
+                && !leader.decoding
+                && !leader.events.control().should_pause()
+            {
+                leader.cut = leader.cut.min(coming.len.saturating_sub(leader.computed));
+                index += 1;
+                continue;
+            }
+            if !self.fits(sequence.tokens.len(), found.ready) {
+                return;
+            }
+            match self.cache.admit(&mut self.forward, &sequence.tokens, found) {
+                Ok(Some(place)) => {
+                    let (mut sequence, lane) = self.waiting.remove(index);
+                    self.admissions += 1;
+                    let first_time = sequence.clock.started.is_none();
+                    sequence.start(place.seq, place.cached, self.admissions);
+                    if first_time {
+                        self.meter.queued.record(sequence.clock.submitted.elapsed());
+                        self.meter.prompt_tokens.increment(sequence.prompt_len as u64);
+                        self.meter.cached_tokens.increment(u64::from(sequence.cached_tokens()));
+                    }
+                    self.running.push(sequence);
+                    self.lanes.push(lane);
+                }
+                Ok(None) => return,
+                Err(failure) => {
+                    let (sequence, _) = self.waiting.remove(index);
+                    self.meter.failed.increment(1);
+                    sequence.events.send(Event::Error(EngineError::Failed(failure)));
+                }
+            }
+        }
+    }
+
+    /// Whether a prompt's cells, and some for those that run to go on, are free or can be.
+    fn fits(&self, tokens: usize, ready: Option<super::prefix_tree::Match>) -> bool {
+        if self.running.is_empty() {
+            return true;
+        }
+        let shape = self.forward.shape();
+        let shared = ready.filter(|found| self.cache.is_running(found.seq)).map_or(0, |found| found.len);
+        let margin = 16 * (self.running.len() + 1);
+        self.cache.running_cells() + tokens - shared + margin <= shape.n_cells
+    }
+
+    /// Chooses the next pass and makes room for it. `false` where there is nothing to compute.
+    fn make_plan(&mut self) -> bool {
+        let mut lookup = self.config.lookup;
+        loop {
+            self.look(lookup);
+            let shape = self.forward.shape();
+            let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. }));
+            let decoding = decoding.count();
+            let prefilling = self.running.iter().filter(|sequence| !sequence.decoding).count();
+            let limits = Limits {
+                n_batch: shape.n_batch,
+                n_outputs: shape.n_outputs,
+                prefill: self.pace.budget(decoding, prefilling),
+                exclusive: self.config.deterministic,
+            };
+            plan(&self.views, limits, &mut self.plan);
+            if self.plan.shares.is_empty() {
+                return false;
+            }
+            let wanted = self.plan.shares.iter().map(|share| share.tokens).sum();
+            match self.cache.make_room(&mut self.forward, wanted) {
+                Ok(true) => return true,
+                // Guesses are worth nobody's place.
+                Ok(false) if lookup > 0 => lookup = 0,
+                Ok(false) => {
+                    if !self.preempt() {
+                        // Only where our book of the cells is wrong.
+                        self.fail_all("the KV cache has no cells left, and nobody to take them from");
+                        return false;
+                    }
+                }
+                Err(failure) => {
+                    self.fail_all(&failure);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Describes what runs to the scheduler, and guesses what may come next.
+    fn look(&mut self, lookup: usize) {
+        self.views.clear();
+        for (sequence, lane) in self.running.iter_mut().zip(&mut self.lanes) {
+            lane.guesses.clear();
+            let work = if sequence.events.control().should_pause() {
+                Work::Rest
+            } else if sequence.decoding {
+                let most = lookup.min(sequence.room().saturating_sub(1));
+                super::lookup::guess(&sequence.tokens, most, &mut lane.guesses);
+                Work::Decode { guesses: lane.guesses.len() }
+            } else {
+                let save = self.cache.next_save(sequence.seq).unwrap_or(usize::MAX);
+                Work::Prefill { left: sequence.pending(), cut: sequence.cut.min(save).max(1) }
+            };
+            self.views.push(View { work, deadline: sequence.deadline, served: sequence.served });
+        }
+    }
+
+    /// Takes the cells of whoever was admitted last; it goes on later. `false` where only one is left.
+    pub(super) fn preempt(&mut self) -> bool {
+        if self.running.len() < 2 {
+            return false;
+        }
+        // A reader that is behind anyway loses the least.
+        let youngest = (0..self.running.len()).max_by_key(|index| {
+            let sequence = &self.running[*index];
+            (sequence.events.control().should_pause(), sequence.admitted)
+        });
+        let Some(index) = youngest else { return false };
+        let sequence = self.running.swap_remove(index);
+        let lane = self.lanes.swap_remove(index);
+        tracing::debug!(tokens = sequence.tokens.len(), "out of KV cells: a sequence is preempted");
+        self.meter.preempted.increment(1);
+        let released = self.cache.release(&mut self.forward, sequence.seq);
+        self.waiting.push((sequence, lane));
+        released.is_ok()
+    }
+
+    /// Ends a running sequence with a summary. What it computed stays for others.
+    pub(super) fn finish(&mut self, index: usize, reason: FinishReason, stop: Option<String>) {
+        let sequence = self.running.swap_remove(index);
+        self.lanes.swap_remove(index);
+        if reason == FinishReason::Cancelled {
+            self.meter.cancelled.increment(1);
+        }
+        if let Err(error) = self.cache.retire(&mut self.forward, sequence.seq, &sequence.tokens) {
+            tracing::error!(error, "a finished sequence could not be kept");
+        }
+        sequence.events.send(Event::Done(sequence.summary(reason, stop)));
+    }
+
+    /// Ends a running sequence with an error.
+    pub(super) fn fail(&mut self, index: usize, error: EngineError) {
+        let sequence = self.running.swap_remove(index);
+        self.lanes.swap_remove(index);
+        self.meter.failed.increment(1);
+        if let Err(error) = self.cache.release(&mut self.forward, sequence.seq) {
+            tracing::error!(error, "a failed sequence could not be removed");
+        }
+        sequence.events.send(Event::Error(error));
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn fail_all(&mut self, failure: &str) {
+        while !self.running.is_empty() {
+            self.fail(self.running.len() - 1, EngineError::Failed(failure.to_owned()));
+        }
+    }
+
+    /// The engine ends: nobody is left without a last word.
+    fn end_all(&mut self) {
+        while !self.running.is_empty() {
+            self.fail(self.running.len() - 1, EngineError::Stopped);
+        }
+        for (sequence, _) in self.waiting.drain(..) {
+            sequence.events.send(Event::Error(EngineError::Stopped));
+        }
+        self.measurements.clear();
+        self.gauge(true);
+    }
+
+    fn measure(&mut self) {
+        for (what, reply) in std::mem::take(&mut self.measurements) {
+            let result = self.cache.forget_idle(&mut self.forward).and_then(|()| self.forward.measure(what));
+            let _ = reply.send(result);
+        }
+    }
+
+    fn adapt_threads(&mut self) {
+        let Some((governor, load)) = &mut self.threads else { return };
+        if let Some(threads) = load.foreign().and_then(|foreign| governor.look(foreign)) {
+            tracing::debug!(threads, "the number of computing threads follows the machine's load");
+            self.meter.threads.set(f64::from(threads));
+            self.forward.set_threads(threads);
+        }
+    }
+
+    /// Sets the gauges, at most ten times a second unless `now`.
+    fn gauge(&mut self, now: bool) {
+        const INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+        if !now && self.meter.gauged.is_some_and(|at| at.elapsed() < INTERVAL) {
+            return;
+        }
+        let count = |wanted: fn(&Sequence) -> bool| as_f64(self.running.iter().filter(|s| wanted(s)).count());
+        let running = self.cache.running_cells();
+        self.meter.gauged = Some(std::time::Instant::now());
+        self.meter.waiting.set(as_f64(self.waiting.len()));
+        self.meter.decoding.set(count(|sequence| sequence.decoding));
+        self.meter.prefilling.set(count(|sequence| !sequence.decoding));
+        self.meter.paused.set(count(|sequence| sequence.events.control().should_pause()));
+        self.meter.cells_running.set(as_f64(running));
+        self.meter.cells_cached.set(as_f64(self.cache.used_cells().saturating_sub(running)));
     }
 }
 
-impl Clock {
-    fn timings(&self, generated: u32) -> Timings {
-        let now = Instant::now();
-        let prefilled = self.prefilled.unwrap_or(now);
-        let decode = now - prefilled;
-        let after_first = f64::from(generated.saturating_sub(1));
-        Timings {
-            queue_ms: ms(self.started - self.submitted),
-            prefill_ms: ms(prefilled - self.started),
-            decode_ms: ms(decode),
-            ttft_ms: ms(prefilled - self.submitted),
-            tokens_per_second: if decode.is_zero() { 0.0 } else { after_first / decode.as_secs_f64() },
-        }
-    }
-}
-
-/// Milliseconds, rounded to a microsecond.
-fn ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+pub(super) fn as_f64(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
 }

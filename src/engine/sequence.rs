@@ -1,26 +1,55 @@
-//! One generation in progress: from sampled tokens to text, and when to stop.
+//! One generation in progress: its tokens, from sampled tokens to text, and when to stop.
 
-use crate::llama::{LlamaError, Sampler, SamplerConfig, Token, Vocab};
+use std::time::{Duration, Instant};
 
 use super::detokenizer::Detokenizer;
-use super::event::{Event, FinishReason};
-use super::request::{Request, SamplingParams, random_seed};
+use super::event::{Event, FinishReason, Summary, Timings, Usage};
+use super::forward::{Forward, TokenId};
+use super::handle::Ticket;
+use super::request::{Request, random_seed};
 use super::stop::StopMatcher;
 use super::stream::EventSender;
 
 #[derive(Debug)]
 pub(super) struct Sequence {
-    vocab: Vocab,
-    pub sampler: Sampler,
-    detokenizer: Detokenizer,
-    stop: StopMatcher,
+    /// The prompt and what was generated.
+    pub tokens: Vec<TokenId>,
+    pub prompt_len: usize,
+    /// Tokens of it that are in the cache. What follows them comes next.
+    pub computed: usize,
+    /// Its id in the cache while it runs.
+    pub seq: u32,
+    /// Whether it has caught up with its own tokens, and goes on one by one.
+    pub decoding: bool,
+    /// How far its prompt may go in one pass, where others wait for that point.
+    pub cut: usize,
+    pub deadline: u64,
+    /// The step in which it was last part of a pass.
+    pub served: u64,
+    /// Order of admission, for choosing who has to wait when cells run out.
+    pub admitted: u64,
     pub events: EventSender,
-    pub seed: u32,
-    pub generated: u32,
+    _ticket: Ticket,
+    pub clock: Clock,
+    cached_tokens: u32,
+    seed: u32,
+    generated: u32,
     /// Most tokens to generate: what was asked, within what the context holds.
     limit: u32,
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
     /// Text of the step under way. Kept to reuse its memory.
     fresh: String,
+    shown: String,
+}
+
+/// When the phases of one generation ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub submitted: Instant,
+    pub started: Option<Instant>,
+    pub first_token: Option<Instant>,
+    pub latest_token: Option<Instant>,
 }
 
 /// What a token meant for the sequence.
@@ -31,50 +60,85 @@ pub(super) enum Step {
 }
 
 impl Sequence {
-    pub fn new(vocab: &Vocab, mut request: Request, room: u32) -> Result<Self, LlamaError> {
+    /// With its sampler, which has seen the prompt.
+    pub fn new<F: Forward>(forward: &F, mut request: Request, deadline: u64) -> Result<(Self, F::Sampler), String> {
+        let n_ctx = forward.shape().n_ctx_seq;
         // The penalties reserve memory for as many tokens as they look back.
-        request.sampling.repeat_last_n =
-            request.sampling.repeat_last_n.min(room.saturating_add(u32::try_from(request.prompt.len()).unwrap_or(0)));
+        let longest = u32::try_from(n_ctx).unwrap_or(u32::MAX);
+        request.sampling.repeat_last_n = request.sampling.repeat_last_n.min(longest);
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
-        let mut sampler = Sampler::new(vocab, &sampler_config(&request.sampling, seed))?;
-        // The penalties look back into the prompt, as llama.cpp's own programs let them.
-        let window = request.sampling.repeat_last_n as usize;
-        for token in &request.prompt[request.prompt.len().saturating_sub(window)..] {
-            sampler.accept(*token)?;
-        }
-        Ok(Self {
-            vocab: vocab.clone(),
-            sampler,
-            detokenizer: Detokenizer::default(),
-            stop: StopMatcher::new(request.stop),
+        let sampler = forward.sampler(&request.sampling, seed, &request.prompt)?;
+        let room = u32::try_from(n_ctx.saturating_sub(request.prompt.len())).unwrap_or(u32::MAX);
+        let sequence = Self {
+            prompt_len: request.prompt.len(),
+            tokens: request.prompt,
+            computed: 0,
+            seq: 0,
+            decoding: false,
+            cut: usize::MAX,
+            deadline,
+            served: 0,
+            admitted: 0,
             events: request.events,
+            _ticket: request.ticket,
+            clock: Clock { submitted: request.submitted, started: None, first_token: None, latest_token: None },
+            cached_tokens: 0,
             seed,
             generated: 0,
             limit: request.max_tokens.unwrap_or(u32::MAX).min(room),
+            detokenizer: Detokenizer::default(),
+            stop: StopMatcher::new(request.stop),
             fresh: String::new(),
-        })
+            shown: String::new(),
+        };
+        Ok((sequence, sampler))
     }
 
-    /// Whether the reader wants nothing at all.
+    /// Tokens that are not in the cache yet.
+    pub fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Tokens that may still be generated.
+    pub fn room(&self) -> usize {
+        (self.limit - self.generated) as usize
+    }
+
+    /// It got its place in the cache, where `cached` tokens are already. The second time it was preempted before.
+    pub fn start(&mut self, seq: u32, cached: usize, admitted: u64) {
+        self.seq = seq;
+        self.computed = cached;
+        self.decoding = false;
+        self.cut = usize::MAX;
+        self.admitted = admitted;
+        if self.clock.started.is_none() {
+            self.clock.started = Some(Instant::now());
+            self.cached_tokens = u32::try_from(cached.min(self.prompt_len)).unwrap_or(u32::MAX);
+        }
+    }
+
+    pub fn cached_tokens(&self) -> u32 {
+        self.cached_tokens
+    }
+
+    /// Whether the reader wants no more, or nothing at all.
     pub fn is_exhausted(&self) -> bool {
         self.generated >= self.limit
     }
 
     /// Takes a sampled token in and emits the text that it completes.
-    pub fn push(&mut self, token: Token) -> Result<Step, LlamaError> {
-        if self.vocab.is_end_of_generation(token)? {
+    pub fn push<F: Forward>(&mut self, forward: &F, token: TokenId) -> Result<Step, String> {
+        if forward.is_end(token) {
             self.flush();
             return Ok(Step::Finished { reason: FinishReason::Eos, stop: None });
         }
+        self.tokens.push(token);
         self.generated += 1;
-        self.vocab.append_piece(token, false, self.detokenizer.buffer())?;
-        let mut whole = std::mem::take(&mut self.fresh);
-        whole.clear();
-        self.detokenizer.take(&mut whole);
-        let mut shown = String::new();
-        let hit = self.stop.push(&whole, &mut shown);
-        self.fresh = whole;
-        self.emit(shown);
+        forward.append_piece(token, self.detokenizer.buffer())?;
+        self.fresh.clear();
+        self.detokenizer.take(&mut self.fresh);
+        let hit = self.stop.push(&self.fresh, &mut self.shown);
+        self.emit();
         if hit.is_some() {
             return Ok(Step::Finished { reason: FinishReason::Stop, stop: hit });
         }
@@ -87,33 +151,54 @@ impl Sequence {
 
     /// Emits what the stop matcher and an unfinished character held back.
     pub fn flush(&mut self) {
-        let (mut whole, mut shown) = (String::new(), String::new());
-        self.detokenizer.finish(&mut whole);
-        if self.stop.push(&whole, &mut shown).is_none() {
-            self.stop.finish(&mut shown);
+        self.fresh.clear();
+        self.detokenizer.finish(&mut self.fresh);
+        if self.stop.push(&self.fresh, &mut self.shown).is_none() {
+            self.stop.finish(&mut self.shown);
         }
-        self.emit(shown);
+        self.emit();
     }
 
-    fn emit(&self, text: String) {
-        if !text.is_empty() {
-            // A reader that left is noticed by is_cancelled before the next step.
-            let _ = self.events.send(Event::Token { text });
+    fn emit(&mut self) {
+        if !self.shown.is_empty() {
+            self.events.send(Event::Token { text: self.shown.as_str().into() });
+            self.shown.clear();
+        }
+    }
+
+    pub fn summary(&self, reason: FinishReason, stop: Option<String>) -> Summary {
+        Summary {
+            reason,
+            stop,
+            seed: self.seed,
+            usage: Usage {
+                prompt_tokens: u32::try_from(self.prompt_len).unwrap_or(u32::MAX),
+                completion_tokens: self.generated,
+                cached_tokens: self.cached_tokens,
+            },
+            timings: self.clock.timings(self.generated),
         }
     }
 }
 
-fn sampler_config(params: &SamplingParams, seed: u32) -> SamplerConfig {
-    SamplerConfig {
-        temperature: params.temperature,
-        top_k: params.top_k,
-        top_p: params.top_p,
-        min_p: params.min_p,
-        typical_p: params.typical_p,
-        penalty_last_n: params.repeat_last_n,
-        repeat_penalty: params.repeat_penalty,
-        frequency_penalty: params.frequency_penalty,
-        presence_penalty: params.presence_penalty,
-        seed,
+impl Clock {
+    fn timings(&self, generated: u32) -> Timings {
+        let now = Instant::now();
+        let started = self.started.unwrap_or(now);
+        let prefilled = self.first_token.unwrap_or(now);
+        let decode = now.saturating_duration_since(prefilled);
+        let after_first = f64::from(generated.saturating_sub(1));
+        Timings {
+            queue_ms: ms(started.saturating_duration_since(self.submitted)),
+            prefill_ms: ms(prefilled.saturating_duration_since(started)),
+            decode_ms: ms(decode),
+            ttft_ms: ms(prefilled.saturating_duration_since(self.submitted)),
+            tokens_per_second: if decode.is_zero() { 0.0 } else { after_first / decode.as_secs_f64() },
+        }
     }
+}
+
+/// Milliseconds, rounded to a microsecond.
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -6,56 +6,59 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
-use super::control::Control;
+use super::control::{Control, OnSignal};
 use super::error::EngineError;
 use super::event::Event;
 
+/// What an event takes beside its text.
+const EVENT_BYTES: usize = size_of::<Event>();
+
 /// The engine's end.
 #[derive(Clone, Debug)]
-pub struct EventSender {
-    events: mpsc::Sender<Event>,
+pub(super) struct EventSender {
+    events: mpsc::UnboundedSender<Event>,
     control: Control,
 }
 
 /// The reader's end. Dropping it cancels the generation.
 #[derive(Debug)]
 pub struct EventStream {
-    events: mpsc::Receiver<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
     control: Control,
     finished: bool,
 }
 
-/// A channel for one generation of at most `max_events` events. With room for all of them the engine never
-/// waits for a slow reader.
-#[must_use]
-pub fn channel(max_events: usize) -> (EventSender, EventStream) {
-    let (sender, receiver) = mpsc::channel(max_events.max(1));
-    let control = Control::default();
+/// A channel for one generation. It never blocks the engine: a reader that falls behind pauses its own sequence,
+/// see [`Control`], so what waits in here is bounded.
+pub(super) fn channel(on_signal: Option<OnSignal>) -> (EventSender, EventStream) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let control = Control::new(on_signal);
     (
         EventSender { events: sender, control: control.clone() },
         EventStream { events: receiver, control, finished: false },
     )
 }
 
+fn weight(event: &Event) -> usize {
+    match event {
+        Event::Token { text } => EVENT_BYTES + text.len(),
+        Event::Done(_) | Event::Error(_) => EVENT_BYTES,
+    }
+}
+
 impl EventSender {
-    /// Hands an event over; `false` when the reader has left. Waits while the channel is full.
-    #[must_use]
-    pub fn send(&self, event: Event) -> bool {
-        match self.events.try_send(event) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(event)) => self.events.blocking_send(event).is_ok(),
-        }
+    /// Hands an event over. A reader that has left is noticed by `is_cancelled`.
+    pub fn send(&self, event: Event) {
+        self.control.sent(weight(&event));
+        let _ = self.events.send(event);
     }
 
-    #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.control.is_cancelled() || self.events.is_closed()
+        self.control.is_cancelled()
     }
 }
 
@@ -66,10 +69,19 @@ impl EventStream {
         self.control.clone()
     }
 
-    /// The channel's end without a final event means that the engine's thread is gone.
-    fn settle(&mut self, event: Option<Event>) -> Option<Result<Event, EngineError>> {
+    /// The next event if it is there already.
+    pub fn try_next(&mut self) -> Option<Result<Event, EngineError>> {
         if self.finished {
             return None;
+        }
+        let event = self.events.try_recv().ok()?;
+        self.settle(Some(event))
+    }
+
+    /// The channel's end without a final event means that the engine's thread is gone.
+    fn settle(&mut self, event: Option<Event>) -> Option<Result<Event, EngineError>> {
+        if let Some(event) = &event {
+            self.control.read(weight(event));
         }
         self.finished = !matches!(event, Some(Event::Token { .. }));
         Some(match event {

@@ -34,6 +34,7 @@ pub struct Batch {
     sequences: Vec<i32>,
     counts: Vec<i32>,
     outputs: Vec<i8>,
+    n_outputs: usize,
     pointers: Vec<*mut i32>,
 }
 
@@ -51,6 +52,7 @@ impl Batch {
             sequences: Vec::with_capacity(capacity),
             counts: vec![1; capacity],
             outputs: Vec::with_capacity(capacity),
+            n_outputs: 0,
             pointers: Vec::with_capacity(capacity),
         }
     }
@@ -60,6 +62,7 @@ impl Batch {
         self.positions.clear();
         self.sequences.clear();
         self.outputs.clear();
+        self.n_outputs = 0;
     }
 
     /// Adds one token of `seq` at `pos`. With `output`, its logits can be read after the decode.
@@ -80,6 +83,7 @@ impl Batch {
         self.positions.push(pos.raw());
         self.sequences.push(seq.raw());
         self.outputs.push(i8::from(output));
+        self.n_outputs += usize::from(output);
         Ok(())
     }
 
@@ -100,6 +104,11 @@ impl Batch {
 
     pub(super) fn context(&self) -> u32 {
         self.context
+    }
+
+    /// Rows that ask for outputs.
+    pub(super) fn outputs(&self) -> usize {
+        self.n_outputs
     }
 
     pub(super) fn is_output(&self, row: usize) -> bool {

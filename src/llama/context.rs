@@ -9,8 +9,10 @@ use super::callback::{self, AbortFlag};
 use super::error::{LlamaError, check, last_error};
 use super::kv_cache::KvCache;
 use super::model::Model;
+use super::threads::ComputeThreads;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FlashAttention {
     /// llama.cpp decides by model and device.
     #[default]
@@ -28,6 +30,17 @@ pub enum KvType {
     Q4_0,
 }
 
+impl KvType {
+    fn raw(self) -> i32 {
+        let raw = match self {
+            Self::F16 => llama_sys::GGML_TYPE_F16,
+            Self::Q8_0 => llama_sys::GGML_TYPE_Q8_0,
+            Self::Q4_0 => llama_sys::GGML_TYPE_Q4_0,
+        };
+        i32::try_from(raw).unwrap_or(1)
+    }
+}
+
 /// How to create a [`Context`].
 #[derive(Clone, Debug)]
 pub struct ContextParams {
@@ -39,12 +52,19 @@ pub struct ContextParams {
     pub n_ubatch: u32,
     /// Sequences that can exist at the same time.
     pub n_seq_max: u32,
+    /// Rows of one batch that may ask for outputs; 0 allows all, which needs memory for as many rows of logits. At
+    /// least `n_seq_max`.
+    pub n_outputs_max: u32,
     /// Threads for single tokens.
     pub n_threads: u32,
     /// Threads for prompts.
     pub n_threads_batch: u32,
     pub flash_attention: FlashAttention,
-    pub kv_type: KvType,
+    pub kv_type_k: KvType,
+    /// Anything but `F16` needs flash attention.
+    pub kv_type_v: KvType,
+    /// All sequences share one pool of cells. Else each has `n_ctx / n_seq_max` of its own, and none can be shared.
+    pub kv_unified: bool,
     /// Give embeddings instead of logits.
     pub embeddings: bool,
     /// Keep the KV cache on the device that holds the layers.
@@ -59,10 +79,13 @@ impl Default for ContextParams {
             n_batch: 2048,
             n_ubatch: 512,
             n_seq_max: 1,
+            n_outputs_max: 0,
             n_threads: threads,
             n_threads_batch: threads,
             flash_attention: FlashAttention::Auto,
-            kv_type: KvType::F16,
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+            kv_unified: true,
             embeddings: false,
             offload_kv: true,
         }
@@ -89,6 +112,10 @@ pub struct Context {
     id: u32,
     model: Model,
     abort: AbortFlag,
+    n_outputs_max: usize,
+    kv_unified: bool,
+    /// Attached to `raw`, if at all; freed after it.
+    threads: Option<ComputeThreads>,
     /// Attached to `raw`; freed only after it is detached or `raw` is gone.
     adapters: Vec<Adapter>,
     /// Which rows of the last decoded batch have outputs.
@@ -117,16 +144,14 @@ impl Context {
         static NEXT_ID: AtomicU32 = AtomicU32::new(0);
         let abort = AbortFlag::default();
         let whole_prompt = params.embeddings || model.is_bidirectional();
-        let kv_type = match params.kv_type {
-            KvType::F16 => llama_sys::GGML_TYPE_F16,
-            KvType::Q8_0 => llama_sys::GGML_TYPE_Q8_0,
-            KvType::Q4_0 => llama_sys::GGML_TYPE_Q4_0,
-        };
+        let n_outputs_max =
+            if params.embeddings || params.n_outputs_max == 0 { 0 } else { params.n_outputs_max.max(params.n_seq_max) };
         let raw_params = llama_sys::shim_context_params {
             n_ctx: params.n_ctx,
             n_batch: params.n_batch,
             n_ubatch: if whole_prompt { params.n_batch } else { params.n_ubatch },
             n_seq_max: params.n_seq_max,
+            n_outputs_max,
             n_threads: i32::try_from(params.n_threads.max(1)).unwrap_or(1),
             n_threads_batch: i32::try_from(params.n_threads_batch.max(1)).unwrap_or(1),
             flash_attn: match params.flash_attention {
@@ -134,11 +159,11 @@ impl Context {
                 FlashAttention::On => llama_sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
                 FlashAttention::Off => llama_sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
             },
-            type_k: i32::try_from(kv_type).unwrap_or(1),
-            type_v: i32::try_from(kv_type).unwrap_or(1),
+            type_k: params.kv_type_k.raw(),
+            type_v: params.kv_type_v.raw(),
             embeddings: params.embeddings,
             offload_kqv: params.offload_kv,
-            kv_unified: true,
+            kv_unified: params.kv_unified,
             swa_full: true,
             abort: Some(callback::on_abort_query),
             abort_data: abort.as_data(),
@@ -161,6 +186,9 @@ impl Context {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             model: model.clone(),
             abort,
+            n_outputs_max: if n_outputs_max == 0 { usize::MAX } else { n_outputs_max as usize },
+            kv_unified: params.kv_unified,
+            threads: None,
             adapters: Vec::new(),
             outputs: Vec::new(),
         })
@@ -197,6 +225,19 @@ impl Context {
         unsafe { llama_sys::llama_n_seq_max(self.raw()) }
     }
 
+    /// Tokens that one sequence can have.
+    #[must_use]
+    pub fn n_ctx_seq(&self) -> usize {
+        // SAFETY: a getter on a live context.
+        unsafe { llama_sys::llama_n_ctx_seq(self.raw()) as usize }
+    }
+
+    /// Rows of one batch that may ask for outputs.
+    #[must_use]
+    pub fn n_outputs_max(&self) -> usize {
+        self.n_outputs_max.min(self.n_batch())
+    }
+
     /// Sequence number `id` of this context.
     ///
     /// # Errors
@@ -213,6 +254,18 @@ impl Context {
     #[must_use]
     pub fn abort_flag(&self) -> AbortFlag {
         self.abort.clone()
+    }
+
+    /// Computes on these threads, which stay between two decodes, instead of on new ones each time.
+    ///
+    /// # Errors
+    /// What llama.cpp threw.
+    pub fn attach_threads(&mut self, threads: ComputeThreads) -> Result<(), LlamaError> {
+        // SAFETY: both are live; the pool is kept until the context is freed or has another one.
+        let status = unsafe { llama_sys::shim_threads_attach(self.raw(), threads.raw()) };
+        check("attaching compute threads", status, String::new())?;
+        self.threads = Some(threads);
+        Ok(())
     }
 
     /// Changes the thread counts from the next decode on.
@@ -253,6 +306,9 @@ impl Context {
     fn check_batch(&self, batch: &Batch) -> Result<(), LlamaError> {
         if batch.context() != self.id {
             return Err(LlamaError::ForeignObject);
+        }
+        if batch.outputs() > self.n_outputs_max {
+            return Err(LlamaError::TooManyOutputs { outputs: batch.outputs(), n_outputs_max: self.n_outputs_max });
         }
         if batch.is_empty() { Err(LlamaError::BatchEmpty) } else { Ok(()) }
     }
@@ -329,6 +385,10 @@ impl Context {
 
     pub(super) fn raw(&self) -> *mut llama_sys::llama_context {
         self.raw.as_ptr()
+    }
+
+    pub(super) fn kv_unified(&self) -> bool {
+        self.kv_unified
     }
 
     pub(super) fn id(&self) -> u32 {

@@ -53,12 +53,16 @@ pub enum LlamaError {
     Aborted,
     #[error("llama.cpp could not decode the batch (code {code}){}", log_tail(.log))]
     Decode { code: i32, log: String },
+    #[error("{outputs} rows ask for outputs, but this context was made for at most {n_outputs_max}")]
+    TooManyOutputs { outputs: usize, n_outputs_max: usize },
     #[error("row {row} of the last batch asked for no output")]
     NoOutput { row: usize },
     #[error(
         "this model's memory cannot drop part of a sequence, from position {from:?} on: clear it and prefill again"
     )]
     PartialRemove { from: Pos },
+    #[error("part of a sequence can only be shared where all sequences have one pool of cells")]
+    NotUnified,
     #[error("this model's positions cannot be shifted")]
     CannotShift,
     #[error("the sampler failed before and must not be used again; end the sequence")]

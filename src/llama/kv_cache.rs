@@ -36,13 +36,16 @@ impl<'a> KvCache<'a> {
         check("removing from the KV cache", status, String::new())
     }
 
-    /// Makes `to` share the first `len` positions of `from`, without copying: the cache is unified.
+    /// Makes `to` share the first `len` positions of `from`, without copying.
     ///
     /// # Errors
-    /// What llama.cpp threw.
+    /// [`LlamaError::NotUnified`] where each sequence has cells of its own; what llama.cpp threw.
     pub fn seq_cp(&mut self, from: SeqId, to: SeqId, len: Pos) -> Result<(), LlamaError> {
         self.0.check_seq(from)?;
         self.0.check_seq(to)?;
+        if !self.0.kv_unified() {
+            return Err(LlamaError::NotUnified);
+        }
         // SAFETY: both sequences belong to this context, and its cache is one stream (kv_unified).
         let status = unsafe { llama_sys::shim_kv_seq_cp(self.0.raw(), from.raw(), to.raw(), 0, len.raw()) };
         check("copying in the KV cache", status, String::new())

@@ -5,6 +5,8 @@ use std::ptr::NonNull;
 use super::context::Logits;
 use super::error::{LlamaError, check};
 use super::grammar::Grammar;
+use super::penalties::Penalties;
+use super::select::select_top;
 use super::vocab::{Token, Vocab};
 
 /// How to choose. Values must be in range; [`Sampler::new`] checks.
@@ -29,6 +31,8 @@ pub struct SamplerConfig {
     /// Subtracted once if it occurred at all, 0 = off.
     pub presence_penalty: f32,
     pub seed: u32,
+    /// Never choose a token that ends the generation.
+    pub ignore_end: bool,
 }
 
 impl Default for SamplerConfig {
@@ -45,20 +49,28 @@ impl Default for SamplerConfig {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             seed: 0,
+            ignore_end: false,
         }
     }
 }
 
 /// Draws tokens and remembers what the penalties need. After an error it is poisoned: end the sequence.
+///
+/// The order is that of llama.cpp: penalties, top-k, typical, top-p, min-p, temperature, draw. Penalties and top-k are
+/// our own, since they need not touch the whole vocabulary; what is left then is small.
 #[derive(Debug)]
 pub struct Sampler {
     vocab: Vocab,
     temperature: f32,
-    penalties: Option<Chain>,
+    top_k: usize,
+    penalties: Option<Penalties>,
+    /// Tokens that are never chosen.
+    banned: Vec<i32>,
     filters: Chain,
     dist: Chain,
     grammar: Option<Grammar>,
     candidates: Vec<llama_sys::llama_token_data>,
+    top: Vec<(f32, i32)>,
     poisoned: bool,
 }
 
@@ -68,19 +80,13 @@ impl Sampler {
     pub fn new(vocab: &Vocab, config: &SamplerConfig) -> Result<Self, LlamaError> {
         validate(config)?;
         let params = llama_sys::shim_sampling {
-            n_vocab: i32::try_from(vocab.n_tokens()).unwrap_or(i32::MAX),
-            top_k: i32::try_from(config.top_k).unwrap_or(i32::MAX),
             top_p: config.top_p,
             min_p: config.min_p,
             typical_p: config.typical_p,
-            penalty_last_n: i32::try_from(config.penalty_last_n).unwrap_or(i32::MAX),
-            penalty_repeat: config.repeat_penalty,
-            penalty_frequency: config.frequency_penalty,
-            penalty_presence: config.presence_penalty,
             seed: config.seed,
         };
         let mut raw = llama_sys::shim_samplers::default();
-        // SAFETY: fills three owned pointers, the first of which may be null.
+        // SAFETY: fills two owned pointers.
         let status = unsafe { llama_sys::shim_samplers_init(&raw const params, &raw mut raw) };
         check("creating a sampler", status, String::new())?;
         let (Some(filters), Some(dist)) = (NonNull::new(raw.filters), NonNull::new(raw.dist)) else {
@@ -89,11 +95,23 @@ impl Sampler {
         Ok(Self {
             vocab: vocab.clone(),
             temperature: config.temperature,
-            penalties: NonNull::new(raw.penalties).map(Chain),
+            top_k: config.top_k as usize,
+            penalties: Penalties::new(
+                config.repeat_penalty,
+                config.frequency_penalty,
+                config.presence_penalty,
+                config.penalty_last_n as usize,
+            ),
+            banned: if config.ignore_end {
+                vocab.end_tokens().iter().map(|token| token.raw()).collect()
+            } else {
+                Vec::new()
+            },
             filters: Chain(filters),
             dist: Chain(dist),
             grammar: None,
             candidates: Vec::new(),
+            top: Vec::new(),
             poisoned: false,
         })
     }
@@ -129,48 +147,86 @@ impl Sampler {
     }
 
     /// Tells the penalties about a token that was not sampled, e.g. one of the prompt.
-    ///
-    /// # Errors
-    /// What llama.cpp threw.
-    pub fn accept(&mut self, token: Token) -> Result<(), LlamaError> {
-        match &mut self.penalties {
-            Some(chain) => chain.accept(token),
-            None => Ok(()),
+    pub fn accept(&mut self, token: Token) {
+        if let Some(penalties) = &mut self.penalties {
+            penalties.accept(token.raw());
         }
     }
 
     fn choose(&mut self, logits: &[f32]) -> Result<Token, LlamaError> {
-        if self.temperature == 0.0 && self.penalties.is_none() && self.grammar.is_none() {
-            return arg_max(logits);
+        let k = if self.temperature == 0.0 { 1 } else { self.top_k };
+        let sorted = if k > 0 && self.grammar.is_none() {
+            self.take_top(logits, k)?;
+            true
+        } else {
+            self.take_all(logits)?;
+            false
+        };
+        let token = if self.temperature == 0.0 { best(&self.candidates)? } else { self.draw(sorted)? };
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token)?;
         }
+        self.accept(token);
+        Ok(token)
+    }
+
+    /// Makes the `k` most likely tokens the candidates, in order.
+    fn take_top(&mut self, logits: &[f32], k: usize) -> Result<(), LlamaError> {
+        let penalised = self.penalties.as_ref().map_or(0, Penalties::len);
+        // Whatever happens to these, the best k are among the k best of the others and the penalised.
+        let spare = penalised + self.banned.len();
+        select_top(logits, k.saturating_add(spare), &mut self.top)?;
+        if spare > 0 {
+            let banned = |token: i32| self.banned.contains(&token);
+            let is_penalised = |token: i32| self.penalties.as_ref().is_some_and(|p| p.contains(token));
+            self.top.retain(|(_, token)| !banned(*token) && !is_penalised(*token));
+            self.top.truncate(k);
+            if let Some(penalties) = &self.penalties {
+                self.top.extend(penalties.adjusted(logits).filter(|(_, token)| !banned(*token)));
+                self.top.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+                self.top.truncate(k);
+            }
+        }
+        self.candidates.clear();
+        self.candidates.extend(self.top.iter().map(|(logit, id)| candidate(*id, *logit)));
+        Ok(())
+    }
+
+    /// Makes the whole vocabulary the candidates, or what the grammar allows of it and top-k leaves.
+    fn take_all(&mut self, logits: &[f32]) -> Result<(), LlamaError> {
         // llama.cpp's sorts and draws assume an order, which NaN has not, and a finite sum.
         if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
             return Err(LlamaError::NanLogits);
         }
         self.candidates.clear();
-        self.candidates.extend((0i32..).zip(logits).map(|(id, logit)| llama_sys::llama_token_data {
-            id,
-            logit: *logit,
-            p: 0.0,
-        }));
+        self.candidates.extend((0i32..).zip(logits).map(|(id, logit)| candidate(id, *logit)));
+        for token in &self.banned {
+            if let Some(candidate) = usize::try_from(*token).ok().and_then(|index| self.candidates.get_mut(index)) {
+                candidate.logit = f32::NEG_INFINITY;
+            }
+        }
         if let Some(grammar) = &mut self.grammar {
-            let mut array = array(&mut self.candidates);
-            grammar.apply(&mut array)?;
+            grammar.apply(&mut array(&mut self.candidates, false))?;
+            self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
         }
-        if let Some(penalties) = &mut self.penalties {
-            penalties.apply(&mut array(&mut self.candidates))?;
+        if let Some(penalties) = &self.penalties {
+            let adjusted: std::collections::HashMap<i32, f32> =
+                penalties.adjusted(logits).map(|(logit, id)| (id, logit)).collect();
+            for candidate in &mut self.candidates {
+                candidate.logit = adjusted.get(&candidate.id).copied().unwrap_or(candidate.logit);
+            }
         }
-        let token = if self.temperature == 0.0 { best(&self.candidates)? } else { self.draw()? };
-        if let Some(grammar) = &mut self.grammar {
-            grammar.accept(token)?;
+        if self.top_k > 0 && self.candidates.len() > self.top_k {
+            let order = |a: &llama_sys::llama_token_data, b: &llama_sys::llama_token_data| b.logit.total_cmp(&a.logit);
+            self.candidates.select_nth_unstable_by(self.top_k - 1, order);
+            self.candidates.truncate(self.top_k);
         }
-        self.accept(token)?;
-        Ok(token)
+        Ok(())
     }
 
     /// Filters, applies the temperature and draws.
-    fn draw(&mut self) -> Result<Token, LlamaError> {
-        let mut view = array(&mut self.candidates);
+    fn draw(&mut self, sorted: bool) -> Result<Token, LlamaError> {
+        let mut view = array(&mut self.candidates, sorted);
         self.filters.apply(&mut view)?;
         if view.data != self.candidates.as_mut_ptr() || view.size > self.candidates.len() {
             return Err(LlamaError::Poisoned);
@@ -186,27 +242,18 @@ impl Sampler {
     }
 }
 
-fn array(candidates: &mut [llama_sys::llama_token_data]) -> llama_sys::llama_token_data_array {
-    llama_sys::llama_token_data_array {
-        data: candidates.as_mut_ptr(),
-        size: candidates.len(),
-        selected: -1,
-        sorted: false,
-    }
+fn candidate(id: i32, logit: f32) -> llama_sys::llama_token_data {
+    llama_sys::llama_token_data { id, logit, p: 0.0 }
 }
 
-/// The index of the largest logit. Split in lanes, so that the compiler can use vector instructions.
-fn arg_max(logits: &[f32]) -> Result<Token, LlamaError> {
-    let mut best = f32::NEG_INFINITY;
-    for chunk in logits.chunks(256) {
-        best = chunk.iter().copied().fold(best, |a, b| if b > a { b } else { a });
-    }
-    let index = logits.iter().position(|logit| *logit == best).ok_or(LlamaError::NanLogits)?;
-    i32::try_from(index).ok().and_then(Token::from_raw).ok_or(LlamaError::NanLogits)
+fn array(candidates: &mut [llama_sys::llama_token_data], sorted: bool) -> llama_sys::llama_token_data_array {
+    llama_sys::llama_token_data_array { data: candidates.as_mut_ptr(), size: candidates.len(), selected: -1, sorted }
 }
 
 fn best(candidates: &[llama_sys::llama_token_data]) -> Result<Token, LlamaError> {
-    let best = candidates.iter().filter(|c| c.logit > f32::NEG_INFINITY).max_by(|a, b| a.logit.total_cmp(&b.logit));
+    let possible = candidates.iter().filter(|c| c.logit > f32::NEG_INFINITY);
+    // Of equal ones the first, as in a sorted list.
+    let best = possible.reduce(|best, c| if c.logit > best.logit { c } else { best });
     best.and_then(|candidate| Token::from_raw(candidate.id)).ok_or(LlamaError::NanLogits)
 }
 
@@ -232,6 +279,9 @@ fn check_range(name: &'static str, value: f32, min: f32, max: f32, expected: &'s
 /// An owned `llama_sampler` chain.
 #[derive(Debug)]
 pub(super) struct Chain(NonNull<llama_sys::llama_sampler>);
+
+// SAFETY: a chain is memory of its own that no thread-local or context points at; `&mut` keeps its use exclusive.
+unsafe impl Send for Chain {}
 
 impl Drop for Chain {
     fn drop(&mut self) {

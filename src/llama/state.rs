@@ -7,31 +7,49 @@ const MAGIC: &[u8; 8] = b"shimmyS1";
 /// Magic, model fingerprint, checksum of the data.
 const HEADER: usize = 8 + 8 + 4;
 
-/// One sequence's KV cells. llama.cpp accepts many damaged states without a word, so ours carries a checksum
+/// How much of a sequence's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Without the attention cells that [`super::KvCache::seq_cp`] can share: the state of a recurrent model.
+    Partial,
+}
+
+/// What a context remembers of one sequence. llama.cpp accepts many damaged states without a word, so ours carries a checksum
 /// and the model that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeqState {
     fingerprint: u64,
+    extent: Extent,
     data: Vec<u8>,
 }
 
 impl SeqState {
     /// # Errors
     /// What llama.cpp says where it cannot.
-    pub fn save(context: &mut Context, seq: SeqId) -> Result<Self, LlamaError> {
+    pub fn save(context: &mut Context, seq: SeqId, extent: Extent) -> Result<Self, LlamaError> {
         context.check_seq(seq)?;
+        let partial = extent == Extent::Partial;
         let mut size = 0;
         // SAFETY: the sequence belongs to the context; writes one size_t.
-        let status = unsafe { llama_sys::shim_state_seq_size(context.raw(), seq.raw(), &raw mut size) };
+        let status = unsafe { llama_sys::shim_state_seq_size(context.raw(), seq.raw(), partial, &raw mut size) };
         check("sizing a state", status, String::new())?;
         let mut data = vec![0; size];
         // SAFETY: the buffer has exactly the size that llama.cpp asked for.
-        let status = unsafe { llama_sys::shim_state_seq_get(context.raw(), seq.raw(), data.as_mut_ptr(), size) };
+        let status =
+            unsafe { llama_sys::shim_state_seq_get(context.raw(), seq.raw(), partial, data.as_mut_ptr(), size) };
         check("saving a state", status, String::new())?;
-        Ok(Self { fingerprint: fingerprint(context), data })
+        Ok(Self { fingerprint: fingerprint(context), extent, data })
     }
 
-    /// Puts the state in place of whatever `seq` held.
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Puts the state in place of whatever `seq` held of that extent.
     ///
     /// # Errors
     /// [`LlamaError::State`] for another model's state.
@@ -41,12 +59,14 @@ impl SeqState {
             return Err(LlamaError::State("it was saved from another model or cache type"));
         }
         // SAFETY: the data came out of `save` on an equal context, or passed `from_bytes`'s checksum.
-        let status =
-            unsafe { llama_sys::shim_state_seq_set(context.raw(), seq.raw(), self.data.as_ptr(), self.data.len()) };
+        let partial = self.extent == Extent::Partial;
+        let status = unsafe {
+            llama_sys::shim_state_seq_set(context.raw(), seq.raw(), partial, self.data.as_ptr(), self.data.len())
+        };
         check("restoring a state", status, String::new())
     }
 
-    /// For a file or another process.
+    /// For a file or another process. What is read back counts as [`Extent::Whole`].
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + self.data.len());
@@ -70,7 +90,7 @@ impl SeqState {
         if sum != checksum(fingerprint, data).to_le_bytes() {
             return Err(LlamaError::State("its checksum does not match: it is damaged"));
         }
-        Ok(Self { fingerprint, data: data.to_vec() })
+        Ok(Self { fingerprint, extent: Extent::Whole, data: data.to_vec() })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Text to tokens and back.
 
+use std::sync::{Arc, OnceLock};
+
 use super::error::{LlamaError, check};
 use super::model::Model;
 
@@ -32,6 +34,8 @@ impl Token {
 #[derive(Clone, Debug)]
 pub struct Vocab {
     model: Model,
+    /// Found at the first call that needs them: it takes a look at each entry.
+    end_tokens: Arc<OnceLock<Vec<Token>>>,
 }
 
 /// Longest text for one call. Tokenising needs stack in proportion, see `tokenize`.
@@ -44,7 +48,7 @@ const SMALL_TEXT: usize = 1500;
 
 impl Vocab {
     pub(super) fn new(model: &Model) -> Result<Self, LlamaError> {
-        let vocab = Self { model: model.clone() };
+        let vocab = Self { model: model.clone(), end_tokens: Arc::default() };
         // SAFETY: a getter on a live vocabulary.
         let kind = unsafe { llama_sys::llama_vocab_type(vocab.raw()) };
         if kind == llama_sys::LLAMA_VOCAB_TYPE_NONE || vocab.n_tokens() == 0 {
@@ -154,6 +158,15 @@ impl Vocab {
         self.check_range(token)?;
         // SAFETY: the token is inside the vocabulary.
         Ok(unsafe { llama_sys::llama_vocab_is_eog(self.raw(), token.raw()) })
+    }
+
+    /// All tokens that end a generation.
+    #[must_use]
+    pub fn end_tokens(&self) -> &[Token] {
+        self.end_tokens.get_or_init(|| {
+            let all = (0..self.n_tokens()).filter_map(Token::new);
+            all.filter(|token| self.is_end_of_generation(*token).unwrap_or(false)).collect()
+        })
     }
 
     /// Beginning of sequence, where the vocabulary has one.

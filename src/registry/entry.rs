@@ -119,7 +119,7 @@ impl Entry {
         let (state, error, info) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let path = match &self.spec.source {
             ModelSource::Gguf { path } => Some(path.display().to_string()),
-            ModelSource::Stub => None,
+            ModelSource::Stub(_) => None,
         };
         ModelStatus {
             name: self.name.clone(),

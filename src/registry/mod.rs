@@ -17,7 +17,7 @@ pub use error::RegistryError;
 pub use name::name_from_path;
 
 use crate::placement::GpuBackend;
-use crate::runner::{LoadSpec, ModelSource};
+use crate::runner::{LoadSpec, ModelSource, ServeSpec, StubSpeed};
 use entry::Entry;
 
 /// What every load shares.
@@ -28,12 +28,18 @@ pub struct LoadDefaults {
     pub context_tokens: Option<u32>,
     pub threads: Option<u32>,
     pub template: Option<String>,
-    pub queue: usize,
+    pub serve: ServeSpec,
 }
 
 impl Default for LoadDefaults {
     fn default() -> Self {
-        Self { gpu_backend: GpuBackend::Auto, context_tokens: None, threads: None, template: None, queue: 64 }
+        Self {
+            gpu_backend: GpuBackend::Auto,
+            context_tokens: None,
+            threads: None,
+            template: None,
+            serve: ServeSpec::default(),
+        }
     }
 }
 
@@ -54,7 +60,7 @@ impl Registry {
     /// Adds what [`discover`] found. A name that is taken already keeps its first owner.
     pub fn add_found(&self, found: Vec<Found>) {
         for model in found {
-            let spec = self.spec(ModelSource::Gguf { path: model.path }, Vec::new());
+            let spec = self.spec(&model.name, ModelSource::Gguf { path: model.path }, Vec::new());
             self.insert(Entry::new(model.name, spec, model.size_bytes, Some(model.facts)), false);
         }
     }
@@ -63,14 +69,24 @@ impl Registry {
     pub fn add_file(&self, path: &Path, adapters: Vec<(PathBuf, f32)>) -> String {
         let name = name_from_path(path);
         let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-        let spec = self.spec(ModelSource::Gguf { path: path.to_owned() }, adapters);
+        let spec = self.spec(&name, ModelSource::Gguf { path: path.to_owned() }, adapters);
         self.insert(Entry::new(name.clone(), spec, size, None), true);
         name
     }
 
     /// Adds the stub under the name `stub`.
     pub fn add_stub(&self) {
-        self.insert(Entry::new("stub".into(), self.spec(ModelSource::Stub, Vec::new()), 0, None), true);
+        self.add_stub_as("stub", StubSpeed::Paced);
+    }
+
+    /// Adds a stub that takes no time under the name `stub-fast`: what is left is what engine and server cost.
+    pub fn add_fast_stub(&self) {
+        self.add_stub_as("stub-fast", StubSpeed::Fast);
+    }
+
+    fn add_stub_as(&self, name: &str, speed: StubSpeed) {
+        let spec = self.spec(name, ModelSource::Stub(speed), Vec::new());
+        self.insert(Entry::new(name.into(), spec, 0, None), true);
     }
 
     /// Lets `alias` mean `name` too.
@@ -78,7 +94,7 @@ impl Registry {
         self.aliases.write().unwrap_or_else(PoisonError::into_inner).insert(alias.to_lowercase(), name.to_owned());
     }
 
-    fn spec(&self, source: ModelSource, adapters: Vec<(PathBuf, f32)>) -> LoadSpec {
+    fn spec(&self, name: &str, source: ModelSource, adapters: Vec<(PathBuf, f32)>) -> LoadSpec {
         LoadSpec {
             source,
             adapters,
@@ -86,7 +102,8 @@ impl Registry {
             gpu_backend: self.defaults.gpu_backend,
             context_tokens: self.defaults.context_tokens,
             threads: self.defaults.threads,
-            queue: self.defaults.queue,
+            label: name.to_owned(),
+            serve: self.defaults.serve.clone(),
         }
     }
 

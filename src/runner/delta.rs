@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::engine::{Control, EngineError, Event, EventStream, Summary};
 
@@ -14,7 +15,7 @@ use super::error::RunnerError;
 #[serde(rename_all = "snake_case")]
 pub enum Delta {
     /// More of the answer's text.
-    Content(String),
+    Content(SmolStr),
     /// The end. Nothing follows.
     Done(Summary),
 }
@@ -39,6 +40,11 @@ impl DeltaStream {
     /// The next delta, in async code. The name tells it from `Iterator::next`, which blocks.
     pub async fn recv(&mut self) -> Option<Result<Delta, RunnerError>> {
         futures_util::StreamExt::next(self).await
+    }
+
+    /// The next delta if it is there already.
+    pub fn try_recv(&mut self) -> Option<Result<Delta, RunnerError>> {
+        self.0.try_next().map(to_delta)
     }
 }
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::chat::TemplateChoice;
-use crate::engine::{EngineConfig, EngineHandle, default_threads, measure};
-use crate::llama::{Adapter, Backend, ContextParams, LlamaError, Model, ModelParams, Offload, Vocab};
+use crate::engine::{EngineConfig, EngineHandle, Job, default_threads};
+use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Offload, Token, Vocab};
 use crate::placement::{self, PlacementError, PlacementReport};
 
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
-use super::spec::{DEFAULT_CONTEXT, GenerateSpec, Input, LoadSpec};
+use super::layout::Layout;
+use super::spec::{GenerateSpec, Input, LoadSpec};
 use super::{Measure, Progress, Runner, RunnerInfo};
 
 #[derive(Debug)]
@@ -38,19 +39,35 @@ impl LocalRunner {
         let adapters = load_adapters(&model, &spec.adapters)?;
 
         let threads = spec.threads.unwrap_or_else(default_threads);
-        let n_ctx = context_tokens(&model, spec.context_tokens)?;
+        let layout = Layout::new(&model, spec)?;
+        let context = layout.context(threads, spec);
         let config = EngineConfig {
-            context: ContextParams { n_ctx, n_threads: threads, n_threads_batch: threads, ..ContextParams::default() },
-            queue: spec.queue,
+            label: spec.label.clone(),
+            parallel: layout.parallel as usize,
+            queue: spec.serve.queue,
+            threads,
+            // A number that was asked for is kept.
+            adaptive_threads: spec.threads.is_none() && !spec.serve.deterministic,
+            deterministic: spec.serve.deterministic,
+            lookup: spec.serve.lookup,
         };
-        let engine = EngineHandle::start(&model, adapters, &config).map_err(load_error)?;
+        let engine =
+            EngineHandle::start_llama(&model, adapters, context, layout.n_ctx_seq, config).map_err(load_error)?;
         let placement = placement_report(&offload, model.n_layer());
-        tracing::info!(model = %path.display(), %placement, context = engine.n_ctx(), threads, "model loaded");
+        tracing::info!(
+            model = %path.display(),
+            %placement,
+            context = engine.n_ctx(),
+            parallel = layout.parallel,
+            threads,
+            "model loaded"
+        );
         let info = RunnerInfo {
             description: model.description(),
             size_bytes: model.size(),
             parameters: model.n_params(),
             context_tokens: engine.n_ctx(),
+            parallel: layout.parallel as usize,
             threads,
             template: template.name().to_owned(),
             adapters: spec.adapters.iter().map(|(path, scale)| (path.display().to_string(), *scale)).collect(),
@@ -77,7 +94,13 @@ impl Runner for LocalRunner {
             LlamaError::TextTooLong { .. } => RunnerError::BadRequest(e.to_string()),
             e => RunnerError::Failed(e.to_string()),
         })?;
-        let events = self.engine.submit(tokens, spec.sampling.clone(), stop, spec.max_tokens)?;
+        let events = self.engine.submit(Job {
+            prompt: tokens.into_iter().map(Token::index).collect(),
+            sampling: spec.sampling.clone(),
+            stop,
+            max_tokens: spec.max_tokens,
+            priority: spec.priority,
+        })?;
         Ok(DeltaStream::new(events))
     }
 
@@ -90,37 +113,12 @@ impl Runner for LocalRunner {
         if n == 0 || n > self.engine.n_ctx() {
             return Err(RunnerError::BadRequest(format!("{n} tokens do not fit a context of {}", self.engine.n_ctx())));
         }
-        let speed = self.engine.with_context(move |context| {
-            let result = match what {
-                Measure::Prompt(n) => measure::prompt_speed(context, n),
-                Measure::Generation(n) => measure::generation_speed(context, n),
-            };
-            context.kv().clear().and(result)
-        })?;
-        speed.map_err(|e| RunnerError::Failed(e.to_string()))
+        Ok(self.engine.measure(what)?)
     }
 }
 
 fn load_adapters(model: &Model, specs: &[(PathBuf, f32)]) -> Result<Vec<(Adapter, f32)>, LoadError> {
     specs.iter().map(|(path, scale)| Ok((Adapter::load(model, path).map_err(load_error)?, *scale))).collect()
-}
-
-fn context_tokens(model: &Model, asked: Option<u32>) -> Result<u32, LoadError> {
-    let trained = model.n_ctx_train().max(1);
-    match asked {
-        None => Ok(trained.min(DEFAULT_CONTEXT)),
-        Some(0) => Err(LoadError::Failed("--ctx-size 0: it must be at least 1".into())),
-        Some(n) => {
-            if n > trained {
-                tracing::warn!(
-                    asked = n,
-                    trained,
-                    "the context is longer than the model was trained for; expect nonsense far in"
-                );
-            }
-            Ok(n)
-        }
-    }
 }
 
 fn placement_report(offload: &Offload, total_layers: u32) -> PlacementReport {

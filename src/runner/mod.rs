@@ -5,6 +5,8 @@
 mod delta;
 mod error;
 #[cfg(feature = "llama")]
+mod layout;
+#[cfg(feature = "llama")]
 mod local;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
@@ -14,11 +16,14 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::engine::Measure;
 pub use delta::{Delta, DeltaStream};
 pub use error::{LoadError, RunnerError};
 #[cfg(feature = "llama")]
 pub use local::LocalRunner;
-pub use spec::{DEFAULT_CONTEXT, GenerateSpec, Input, LoadSpec, ModelSource};
+pub use spec::{
+    CacheType, DEFAULT_CONTEXT, FlashAttention, GenerateSpec, Input, LoadSpec, ModelSource, ServeSpec, StubSpeed,
+};
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
 
@@ -42,15 +47,6 @@ pub trait Runner: Send + Sync + Debug {
     fn measure(&self, what: Measure) -> Result<f64, RunnerError>;
 }
 
-/// What [`Runner::measure`] runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Measure {
-    /// A prompt of this many tokens.
-    Prompt(usize),
-    /// This many tokens one after the other.
-    Generation(usize),
-}
-
 /// Facts about a loaded model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunnerInfo {
@@ -60,6 +56,8 @@ pub struct RunnerInfo {
     pub parameters: u64,
     /// Tokens that one sequence can hold.
     pub context_tokens: usize,
+    /// Sequences that run at the same time.
+    pub parallel: usize,
     pub threads: u32,
     /// `jinja`, the name of a built-in template, or `none`.
     pub template: String,
@@ -79,12 +77,12 @@ pub type Progress<'a> = &'a mut dyn FnMut(f32) -> bool;
 pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dyn Runner>, LoadError> {
     match &spec.source {
         #[cfg(any(test, feature = "stub"))]
-        ModelSource::Stub => {
+        ModelSource::Stub(speed) => {
             progress(1.0);
-            Ok(std::sync::Arc::new(StubRunner::new()))
+            Ok(std::sync::Arc::new(StubRunner::new(*speed)?))
         }
         #[cfg(not(any(test, feature = "stub")))]
-        ModelSource::Stub => Err(LoadError::NotBuilt { feature: "stub" }),
+        ModelSource::Stub(_) => Err(LoadError::NotBuilt { feature: "stub" }),
         #[cfg(feature = "llama")]
         ModelSource::Gguf { path } => Ok(std::sync::Arc::new(LocalRunner::load(path, spec, progress)?)),
         #[cfg(not(feature = "llama"))]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::Message;
-use crate::engine::SamplingParams;
+use crate::engine::{Priority, SamplingParams};
 use crate::placement::GpuBackend;
 
 /// The text to continue.
@@ -27,6 +27,7 @@ pub struct GenerateSpec {
     /// `None` goes on to the end of the context.
     pub max_tokens: Option<u32>,
     pub stop: Vec<String>,
+    pub priority: Priority,
 }
 
 /// Where a model comes from.
@@ -37,7 +38,71 @@ pub enum ModelSource {
         path: PathBuf,
     },
     /// The deterministic runner of the contract tests.
-    Stub,
+    Stub(StubSpeed),
+}
+
+/// How long the stub takes for a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StubSpeed {
+    /// Slow enough for a test to act meanwhile.
+    Paced,
+    /// No time: what is left is what engine and server cost.
+    Fast,
+}
+
+/// Number format of the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheType {
+    #[default]
+    F16,
+    Q8_0,
+    Q4_0,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlashAttention {
+    /// llama.cpp decides by model and device.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// How a loaded model serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServeSpec {
+    /// Sequences that run at the same time; `None` chooses by context and memory.
+    pub parallel: Option<u32>,
+    /// Most tokens of one sequence; `None` takes what the model was trained for, within the context.
+    pub sequence_tokens: Option<u32>,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// The same request gives the same tokens whatever else runs.
+    pub deterministic: bool,
+    /// Tokens to guess ahead from the text so far; 0 guesses none.
+    pub lookup: usize,
+    pub cache_type_k: CacheType,
+    pub cache_type_v: CacheType,
+    pub flash_attention: FlashAttention,
+}
+
+impl Default for ServeSpec {
+    fn default() -> Self {
+        Self {
+            parallel: None,
+            sequence_tokens: None,
+            queue: 64,
+            deterministic: false,
+            lookup: 0,
+            cache_type_k: CacheType::F16,
+            cache_type_v: CacheType::F16,
+            flash_attention: FlashAttention::Auto,
+        }
+    }
 }
 
 /// How to load a model.
@@ -51,9 +116,11 @@ pub struct LoadSpec {
     pub gpu_backend: GpuBackend,
     /// Tokens; `None` takes the model's training context, within [`DEFAULT_CONTEXT`].
     pub context_tokens: Option<u32>,
+    /// `None` takes the physical cores, and fewer while other programs need them.
     pub threads: Option<u32>,
-    /// Requests that may wait.
-    pub queue: usize,
+    /// Name in logs and metrics.
+    pub label: String,
+    pub serve: ServeSpec,
 }
 
 /// Models are trained for up to a million tokens now; reserving a cache for all of them by default would fill the memory.

@@ -1,162 +1,174 @@
-//! A runner without a model: its answer follows from the prompt by rules. The API's contract tests run on it.
+//! A runner without a model: the real engine on a simulated machine. The API's contract tests run on it.
 //!
 //! The answer repeats the prompt's last message, word by word. A few prompts ask for more:
-//! `stub:fail` fails before the first token, `stub:break` after the second, `stub:endless` never ends by itself.
+//! `stub:fail` fails before the first token, `stub:break` after the second, `stub:endless` goes on to the end of the
+//! context.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::engine::{EngineError, Event, EventSender, FinishReason, StopMatcher, Summary, Timings, Usage, channel};
+use crate::engine::{EngineConfig, EngineHandle, Job, Machine, Rule, TokenId};
 use crate::placement::PlacementReport;
 
 use super::delta::DeltaStream;
-use super::error::RunnerError;
-use super::spec::{GenerateSpec, Input};
+use super::error::{LoadError, RunnerError};
+use super::spec::{GenerateSpec, Input, StubSpeed};
 use super::{Measure, Runner, RunnerInfo};
 
-/// Words, in place of tokens, that a prompt may have.
-const CONTEXT: usize = 512;
+/// Words, in place of tokens, that a prompt and its answer may have.
+const CONTEXT: usize = 8192;
+/// The same for the stub that takes no time.
+const FAST_CONTEXT: usize = 1 << 20;
 /// Between two words, so that a test can act while one runs.
 const PACE: Duration = Duration::from_millis(2);
+const PARALLEL: usize = 16;
+
+/// Marks the words of a prompt's last message.
+const LAST: TokenId = 1 << 30;
+const WORD: TokenId = LAST - 1;
+/// Ends an answer.
+const END: TokenId = 0;
 
 #[derive(Debug)]
 pub struct StubRunner {
+    engine: EngineHandle,
+    words: Arc<Words>,
     info: RunnerInfo,
 }
 
-impl StubRunner {
-    #[must_use]
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
-        Self {
-            info: RunnerInfo {
-                description: "stub".into(),
-                size_bytes: 0,
-                parameters: 0,
-                context_tokens: CONTEXT,
-                threads: 1,
-                template: "none".into(),
-                adapters: Vec::new(),
-                placement: PlacementReport {
-                    backend: "cpu".into(),
-                    devices: Vec::new(),
-                    gpu_layers: 0,
-                    total_layers: 0,
-                },
-                load_ms: 0.0,
-            },
+/// All words that were seen, numbered.
+#[derive(Debug, Default)]
+struct Words(RwLock<(Vec<Arc<str>>, HashMap<Arc<str>, TokenId>)>);
+
+impl Words {
+    fn token(&self, word: &str) -> TokenId {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).1.get(word).copied();
+        known.unwrap_or_else(|| {
+            let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let (words, numbers) = &mut *guard;
+            let word: Arc<str> = word.into();
+            *numbers.entry(Arc::clone(&word)).or_insert_with(|| {
+                words.push(word);
+                TokenId::try_from(words.len()).unwrap_or(WORD)
+            })
+        })
+    }
+
+    fn word(&self, token: TokenId) -> Option<Arc<str>> {
+        let index = ((token & WORD) as usize).checked_sub(1)?;
+        self.0.read().unwrap_or_else(PoisonError::into_inner).0.get(index).cloned()
+    }
+}
+
+impl Rule for Words {
+    fn next(&self, tokens: &[TokenId], prompt: usize) -> Result<TokenId, String> {
+        let said = tokens.len() - prompt;
+        // The last message stands at the prompt's end, so its first word is found from there.
+        let last = tokens[..prompt].iter().rposition(|token| token & LAST == 0).map_or(0, |at| at + 1);
+        let script = &tokens[last..prompt];
+        let first = script.first().and_then(|token| self.word(*token)).unwrap_or_default();
+        match (first.trim(), said) {
+            ("stub:fail", _) => Err("the stub was told to fail".into()),
+            ("stub:break", 2) => Err("the stub was told to break".into()),
+            ("stub:break", said) => Ok(self.token(["one", " two"][said])),
+            ("stub:endless", _) => Ok(self.token("word ")),
+            _ => Ok(script.get(said).map_or(END, |token| token & WORD)),
         }
+    }
+
+    fn piece(&self, token: TokenId) -> Option<Arc<str>> {
+        self.word(token)
+    }
+}
+
+impl StubRunner {
+    /// # Errors
+    /// Why its engine did not start.
+    pub fn new(speed: StubSpeed) -> Result<Self, LoadError> {
+        let (context, pace) = match speed {
+            StubSpeed::Paced => (CONTEXT, PACE),
+            StubSpeed::Fast => (FAST_CONTEXT, Duration::ZERO),
+        };
+        let words = Arc::new(Words::default());
+        let machine = Machine {
+            n_cells: 2 * context,
+            n_ctx_seq: context,
+            n_batch: 2048,
+            n_seq_max: 2 * u32::try_from(PARALLEL).unwrap_or(1),
+            recurrent: false,
+            pace,
+        };
+        let config = EngineConfig {
+            label: "stub".into(),
+            parallel: PARALLEL,
+            queue: 64,
+            threads: 1,
+            adaptive_threads: false,
+            deterministic: false,
+            lookup: 0,
+        };
+        let engine = EngineHandle::start_simulation(Arc::clone(&words) as Arc<dyn Rule>, machine, config)
+            .map_err(LoadError::Failed)?;
+        let info = RunnerInfo {
+            description: "stub".into(),
+            size_bytes: 0,
+            parameters: 0,
+            context_tokens: context,
+            parallel: PARALLEL,
+            threads: 1,
+            template: "none".into(),
+            adapters: Vec::new(),
+            placement: PlacementReport { backend: "cpu".into(), devices: Vec::new(), gpu_layers: 0, total_layers: 0 },
+            load_ms: 0.0,
+        };
+        Ok(Self { engine, words, info })
+    }
+
+    /// The words of all messages, those of the last one marked.
+    fn tokens(&self, input: &Input) -> Vec<TokenId> {
+        let messages: Vec<&str> = match input {
+            Input::Raw(text) => vec![text],
+            Input::Messages(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
+        };
+        let mut tokens = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            let mark = if index + 1 == messages.len() { LAST } else { 0 };
+            tokens.extend(pieces(message).map(|word| self.words.token(word) | mark));
+        }
+        tokens
     }
 }
 
 impl Runner for StubRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let (prompt, last) = match &spec.input {
-            Input::Raw(text) => (text.clone(), text.clone()),
-            Input::Messages(messages) => (
-                messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join(" "),
-                messages.last().map(|m| m.content.clone()).unwrap_or_default(),
-            ),
-        };
-        spec.sampling.validate().map_err(RunnerError::BadRequest)?;
-        let prompt_tokens = prompt.split_whitespace().count();
-        if prompt_tokens == 0 {
-            return Err(EngineError::EmptyPrompt.into());
-        }
-        if prompt_tokens >= CONTEXT {
-            return Err(RunnerError::PromptTooLong { prompt_tokens, context_tokens: CONTEXT });
-        }
-        let endless = last.trim() == "stub:endless";
-        let room = if endless { u32::MAX } else { u32::try_from(CONTEXT - prompt_tokens).unwrap_or(u32::MAX) };
-        let limit = spec.max_tokens.unwrap_or(u32::MAX).min(room);
-        let (events, stream) = channel(CONTEXT + 3);
-        let answer = Answer {
-            text: last,
-            limit,
-            stop: StopMatcher::new(spec.stop.iter().cloned()),
-            seed: spec.sampling.seed.unwrap_or(0),
-            prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
-        };
-        std::thread::spawn(move || answer.send(&events));
-        Ok(DeltaStream::new(stream))
+        let events = self.engine.submit(Job {
+            prompt: self.tokens(&spec.input),
+            sampling: spec.sampling.clone(),
+            stop: spec.stop.clone(),
+            max_tokens: spec.max_tokens,
+            priority: spec.priority,
+        })?;
+        Ok(DeltaStream::new(events))
     }
 
     fn info(&self) -> &RunnerInfo {
         &self.info
     }
 
-    fn measure(&self, _: Measure) -> Result<f64, RunnerError> {
-        Err(RunnerError::BadRequest("the stub has no speed to measure".into()))
+    fn measure(&self, what: Measure) -> Result<f64, RunnerError> {
+        Ok(self.engine.measure(what)?)
     }
 }
 
-struct Answer {
-    text: String,
-    limit: u32,
-    stop: StopMatcher,
-    seed: u32,
-    prompt_tokens: u32,
-}
-
-impl Answer {
-    fn send(mut self, events: &EventSender) {
-        let script = self.text.trim().to_owned();
-        if script == "stub:fail" {
-            let _ = events.send(Event::Error(EngineError::Failed("the stub was told to fail".into())));
-            return;
-        }
-        let endless = script == "stub:endless";
-        let words: Vec<String> = if endless { vec!["word ".into()] } else { pieces(&self.text) };
-        let mut sent = 0;
-        for word in words.iter().cycle().take(if endless { usize::MAX } else { words.len() }) {
-            if sent == self.limit {
-                return self.finish(events, sent, FinishReason::Length, None);
-            }
-            if events.is_cancelled() {
-                return self.finish(events, sent, FinishReason::Cancelled, None);
-            }
-            if script == "stub:break" && sent == 2 {
-                let _ = events.send(Event::Error(EngineError::Failed("the stub was told to break".into())));
-                return;
-            }
-            sent += 1;
-            let mut text = String::new();
-            let hit = self.stop.push(word, &mut text);
-            if !text.is_empty() {
-                let _ = events.send(Event::Token { text });
-            }
-            if hit.is_some() {
-                return self.finish(events, sent, FinishReason::Stop, hit);
-            }
-            std::thread::sleep(PACE);
-        }
-        self.finish(events, sent, FinishReason::Eos, None);
-    }
-
-    fn finish(&mut self, events: &EventSender, sent: u32, reason: FinishReason, stop: Option<String>) {
-        let mut text = String::new();
-        if reason != FinishReason::Stop {
-            self.stop.finish(&mut text);
-        }
-        if !text.is_empty() {
-            let _ = events.send(Event::Token { text });
-        }
-        let usage = Usage { prompt_tokens: self.prompt_tokens, completion_tokens: sent, cached_tokens: 0 };
-        let _ = events.send(Event::Done(Summary { reason, stop, seed: self.seed, usage, timings: Timings::default() }));
-    }
-}
-
-/// Words, each with the space before it, as tokenisers cut. `stub:break` becomes three.
-fn pieces(text: &str) -> Vec<String> {
-    if text.trim() == "stub:break" {
-        return ["one", " two", " three"].map(str::to_owned).to_vec();
-    }
-    let mut pieces: Vec<String> = Vec::new();
-    for c in text.chars() {
-        let starts = c == ' ' || c == '\n';
-        match pieces.last_mut() {
-            Some(last) if !starts => last.push(c),
-            _ => pieces.push(c.to_string()),
-        }
-    }
-    pieces
+/// Words, each with the white space before it, as tokenisers cut.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let word = rest.find(|c: char| !c.is_whitespace())?;
+        let end = rest[word..].find(char::is_whitespace).map_or(rest.len(), |length| word + length);
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        Some(piece)
+    })
 }

@@ -17,13 +17,13 @@ pub struct AppState {
     pub(super) config: ServerConfig,
     pub(super) phase: watch::Receiver<Phase>,
     /// Held by whoever must end before the server does. An upgraded connection is out of axum's sight.
-    pub(super) alive: mpsc::Sender<()>,
+    pub(super) _alive: mpsc::Sender<()>,
 }
 
 /// The other ends of an [`AppState`].
 pub(super) struct Ends {
     pub phase: watch::Sender<Phase>,
-    /// Its channel closes when the last holder of `alive` is gone.
+    /// Its channel closes when the last holder of `_alive` is gone.
     pub all_gone: mpsc::Receiver<()>,
 }
 
@@ -31,7 +31,7 @@ impl AppState {
     pub(super) fn new(registry: Arc<Registry>, config: ServerConfig) -> (Self, Ends) {
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (alive, all_gone) = mpsc::channel(1);
-        let state = Self { registry, started: Instant::now(), config, phase, alive };
+        let state = Self { registry, started: Instant::now(), config, phase, _alive: alive };
         (state, Ends { phase: phase_sender, all_gone })
     }
 

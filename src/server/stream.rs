@@ -1,6 +1,6 @@
 //! A generation as an HTTP body.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
@@ -28,6 +28,9 @@ impl Drop for HeldLease {
     }
 }
 
+/// Bytes from which on a write is large enough.
+const FRAMES: usize = 4096;
+
 /// Streams frame by frame. A client that leaves drops the body, which cancels the generation. What fails before
 /// the first token still has its own status, so the answer begins with that token.
 pub(super) async fn respond(
@@ -41,11 +44,17 @@ pub(super) async fn respond(
         // The model stays loaded for as long as this body lives.
         let _lease = lease;
         while let Some(item) = next {
-            let frame = match &item {
-                Ok(delta) => encoder.delta(delta),
-                Err(error) => encoder.error(error),
-            };
-            yield Ok::<_, std::convert::Infallible>(frame);
+            // What has come meanwhile goes into the same write.
+            let mut frames = Vec::with_capacity(FRAMES);
+            let mut item = Some(item);
+            while let Some(one) = item {
+                match &one {
+                    Ok(delta) => encoder.delta(delta, &mut frames),
+                    Err(error) => encoder.error(error, &mut frames),
+                }
+                item = if frames.len() < FRAMES { deltas.try_recv() } else { None };
+            }
+            yield Ok::<_, std::convert::Infallible>(Bytes::from(frames));
             next = deltas.recv().await;
         }
     };

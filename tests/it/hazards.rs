@@ -5,8 +5,8 @@ use std::process::Command;
 
 use shimmy::gguf::writer::{tiny_llama, tiny_lora};
 use shimmy::llama::{
-    Adapter, Backend, Batch, Context, ContextParams, FlashAttention, Grammar, KvType, LlamaError, Model, ModelParams,
-    Pos, Sampler, SamplerConfig, SeqState, Token,
+    Adapter, Backend, Batch, Context, ContextParams, Extent, FlashAttention, Grammar, KvType, LlamaError, Model,
+    ModelParams, Pos, Sampler, SamplerConfig, SeqState, Token,
 };
 
 use crate::support::tiny::{self, Files};
@@ -231,6 +231,7 @@ fn missing_byte_token(files: &Files) {
 
 fn greedy() -> SamplerConfig {
     SamplerConfig {
+        ignore_end: false,
         temperature: 0.0,
         top_k: 0,
         top_p: 1.0,
@@ -374,7 +375,7 @@ fn state_from_outside(files: &Files) {
     let mut context = context(files);
     decode(&mut context, 0, 20).unwrap();
     let (from, to) = (context.seq(0).unwrap(), context.seq(1).unwrap());
-    let state = SeqState::save(&mut context, from).unwrap();
+    let state = SeqState::save(&mut context, from, Extent::Whole).unwrap();
     let bytes = state.to_bytes();
     SeqState::from_bytes(&bytes).unwrap().restore(&mut context, to).unwrap();
     assert_eq!(context.kv().seq_range(to).unwrap(), Some((0, 19)));
@@ -423,7 +424,7 @@ fn abort_then_reuse(files: &Files) {
 
 fn quantised_v_without_flash_attention(files: &Files) {
     let model = load(files, &tiny_llama()).unwrap();
-    let params = ContextParams { kv_type: KvType::Q8_0, flash_attention: FlashAttention::Off, ..params() };
+    let params = ContextParams { kv_type_v: KvType::Q8_0, flash_attention: FlashAttention::Off, ..params() };
     assert!(matches!(Context::new(&model, &params), Err(LlamaError::Native { .. })));
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, SamplingParams};
-use shimmy::llama::{Backend, ContextParams, Model, ModelParams};
+use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
+use shimmy::llama::{Backend, ContextParams, Model, ModelParams, Token};
 
 use crate::support::smollm2;
 
@@ -12,8 +12,22 @@ fn model() -> Model {
 }
 
 fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
-    let context = ContextParams { n_ctx, n_threads: 1, n_threads_batch: 1, ..ContextParams::default() };
-    EngineHandle::start(model, Vec::new(), &EngineConfig { context, queue: 4 }).unwrap()
+    let context = ContextParams { n_ctx, n_seq_max: 2, ..ContextParams::default() };
+    let config = EngineConfig {
+        label: "test".into(),
+        parallel: 1,
+        queue: 4,
+        threads: 1,
+        adaptive_threads: false,
+        deterministic: false,
+        lookup: 0,
+    };
+    EngineHandle::start_llama(model, Vec::new(), context, n_ctx, config).unwrap()
+}
+
+fn job(model: &Model, text: &str, max_tokens: Option<u32>) -> Job {
+    let prompt = model.vocab().unwrap().tokenize(text, true, true).unwrap().into_iter().map(Token::index).collect();
+    Job { prompt, sampling: greedy(), max_tokens, ..Job::default() }
 }
 
 fn greedy() -> SamplingParams {
@@ -24,10 +38,9 @@ fn greedy() -> SamplingParams {
 fn the_stream_is_an_iterator_that_ends_with_one_summary() {
     let model = model();
     let engine = engine(&model, 512);
-    let prompt = model.vocab().unwrap().tokenize("The capital of France is", true, true).unwrap();
-    let n = prompt.len();
-    let events: Vec<_> =
-        engine.submit(prompt, greedy(), Vec::new(), Some(5)).unwrap().collect::<Result<_, _>>().unwrap();
+    let job = job(&model, "The capital of France is", Some(5));
+    let n = job.prompt.len();
+    let events: Vec<_> = engine.submit(job).unwrap().collect::<Result<_, _>>().unwrap();
     let (last, tokens) = events.split_last().unwrap();
     let text: String = tokens
         .iter()
@@ -48,8 +61,7 @@ fn the_same_stream_serves_async_code() {
     use futures_util::StreamExt;
     let model = model();
     let engine = engine(&model, 512);
-    let prompt = model.vocab().unwrap().tokenize("One two three", true, true).unwrap();
-    let stream = engine.submit(prompt, greedy(), Vec::new(), Some(3)).unwrap();
+    let stream = engine.submit(job(&model, "One two three", Some(3))).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let events: Vec<_> = runtime.block_on(StreamExt::collect(stream));
     assert!(matches!(events.last(), Some(Ok(Event::Done(_)))));
@@ -59,9 +71,9 @@ fn the_same_stream_serves_async_code() {
 fn an_answer_ends_where_the_context_does() {
     let model = model();
     let engine = engine(&model, 256);
-    let prompt = model.vocab().unwrap().tokenize(&"word ".repeat(200), true, true).unwrap();
-    let n = prompt.len();
-    let last = engine.submit(prompt, greedy(), Vec::new(), None).unwrap().last().unwrap().unwrap();
+    let job = job(&model, &"word ".repeat(200), None);
+    let n = job.prompt.len();
+    let last = engine.submit(job).unwrap().last().unwrap().unwrap();
     let Event::Done(summary) = last else { panic!("{last:?}") };
     assert!(summary.reason != FinishReason::Length || n + summary.usage.completion_tokens as usize == engine.n_ctx());
 }
@@ -70,9 +82,7 @@ fn an_answer_ends_where_the_context_does() {
 fn requests_that_cannot_work_are_refused_before_the_queue() {
     let model = model();
     let engine = engine(&model, 256);
-    let vocab = model.vocab().unwrap();
-    let submit =
-        |text: &str, sampling| engine.submit(vocab.tokenize(text, false, false).unwrap(), sampling, Vec::new(), None);
+    let submit = |text: &str, sampling| engine.submit(Job { sampling, ..job(&model, text, None) });
     assert_eq!(submit("", greedy()).unwrap_err(), EngineError::EmptyPrompt);
     let too_long = submit(&"word ".repeat(400), greedy()).unwrap_err();
     assert!(
@@ -86,8 +96,7 @@ fn requests_that_cannot_work_are_refused_before_the_queue() {
 fn dropping_the_engine_ends_what_runs() {
     let model = model();
     let engine = engine(&model, 2048);
-    let prompt = model.vocab().unwrap().tokenize("Tell me a story", true, true).unwrap();
-    let mut stream = engine.submit(prompt, SamplingParams::default(), Vec::new(), None).unwrap();
+    let mut stream = engine.submit(job(&model, "Tell me a story", None)).unwrap();
     assert!(matches!(stream.next(), Some(Ok(Event::Token { .. }))));
     drop(engine);
     assert_eq!(stream.last().unwrap().unwrap_err(), EngineError::Stopped);

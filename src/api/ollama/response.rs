@@ -1,9 +1,9 @@
 //! Ollama's answers: NDJSON lines, and the whole body that shimmy's own dialect shares.
 
-use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::Encoder;
+use crate::api::{Encoder, push_json};
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Delta, RunnerError};
 
@@ -26,23 +26,33 @@ impl Encoder for NdjsonEncoder {
         "application/x-ndjson"
     }
 
-    fn delta(&mut self, delta: &Delta) -> Bytes {
-        let value = match delta {
-            Delta::Content(text) => {
-                json!({ "model": self.model, "created_at": now(), "response": text, "done": false })
-            }
-            Delta::Done(summary) => whole_body(&self.model, "", summary, self.load_ms),
-        };
-        line(&value)
+    fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
+        match delta {
+            Delta::Content(text) => push_json(&Part::new(&self.model, text), out),
+            Delta::Done(summary) => push_json(&whole_body(&self.model, "", summary, self.load_ms), out),
+        }
+        out.push(b'\n');
     }
 
-    fn error(&mut self, error: &RunnerError) -> Bytes {
-        line(&json!({ "error": error.to_string() }))
+    fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
+        push_json(&json!({ "error": error.to_string() }), out);
+        out.push(b'\n');
     }
 }
 
-fn line(value: &Value) -> Bytes {
-    format!("{value}\n").into()
+/// One token's line.
+#[derive(Serialize)]
+struct Part<'a> {
+    model: &'a str,
+    created_at: String,
+    response: &'a str,
+    done: bool,
+}
+
+impl<'a> Part<'a> {
+    fn new(model: &'a str, response: &'a str) -> Self {
+        Self { model, created_at: now(), response, done: false }
+    }
 }
 
 /// Ollama has `stop` for both ways in which the model comes to its own end.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::api::{BadRequest, StopList};
 use crate::chat::{Message, Role};
-use crate::engine::SamplingParams;
+use crate::engine::{Priority, SamplingParams};
 use crate::runner::{GenerateSpec, Input};
 
 /// Fields that are absent take the defaults of [`SamplingParams`]. Unknown fields are passed over.
@@ -30,11 +30,31 @@ pub struct GenerateRequest {
     pub presence_penalty: Option<f32>,
     pub seed: Option<u32>,
     pub stop: Option<StopList>,
+    /// `interactive`, `normal` or `batch`: whose prompt goes first.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Go on to `max_tokens` where the model would end.
+    #[serde(default)]
+    pub ignore_eos: bool,
+    pub stream_options: Option<StreamOptions>,
     /// Absent, the dialect decides: shimmy's own does not stream, Ollama's does.
     pub stream: Option<bool>,
 }
 
+/// What a stream tells beside the text.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct StreamOptions {
+    /// An event `usage` before the end.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
 impl GenerateRequest {
+    #[must_use]
+    pub fn includes_usage(&self) -> bool {
+        self.stream_options.is_some_and(|options| options.include_usage)
+    }
+
     /// # Errors
     /// The first field that is missing or of a wrong type.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
@@ -57,6 +77,7 @@ impl GenerateRequest {
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             seed: self.seed,
+            ignore_eos: self.ignore_eos,
         };
         sampling.validate().map_err(BadRequest)?;
         Ok(GenerateSpec {
@@ -65,6 +86,7 @@ impl GenerateRequest {
             sampling,
             max_tokens: self.max_tokens,
             stop: self.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
+            priority: self.priority,
         })
     }
 

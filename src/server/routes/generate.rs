@@ -40,9 +40,10 @@ pub(in crate::server) async fn ollama(
 async fn in_shimmy(state: &AppState, body: Value) -> Result<Response, ApiError> {
     let request = shimmy::GenerateRequest::from_value(body)?;
     let streams = request.stream.unwrap_or(false);
+    let include_usage = request.includes_usage();
     let started = start(state, request.into_spec()?).await?;
     if streams {
-        return stream::respond(started.deltas, started.lease, shimmy::SseEncoder).await;
+        return stream::respond(started.deltas, started.lease, shimmy::SseEncoder { include_usage }).await;
     }
     whole(started).await
 }

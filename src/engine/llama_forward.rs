@@ -1,0 +1,250 @@
+//! Forward passes through llama.cpp.
+
+use rayon::prelude::*;
+
+use crate::llama::{
+    AbortFlag, Adapter, Batch, ComputeThreads, Context, ContextParams, Extent, LlamaError, Logits, Model, Pos, Sampler,
+    SamplerConfig, SeqId, SeqState, Token, Vocab,
+};
+
+use super::command::Measure;
+use super::forward::{Forward, ForwardError, Lane, Reuse, Row, Shape, TokenId};
+use super::handle::{EngineConfig, EngineHandle};
+use super::measure;
+use super::request::SamplingParams;
+
+/// Logits to look at in one step from which on it pays to share the work among threads.
+const PARALLEL_LOGITS: usize = 1 << 20;
+
+pub(super) struct LlamaForward {
+    context: Context,
+    batch: Batch,
+    vocab: Vocab,
+    abort: AbortFlag,
+    seqs: Vec<SeqId>,
+    shape: Shape,
+    samplers: Option<rayon::ThreadPool>,
+}
+
+impl EngineHandle {
+    /// Creates the context on a thread of its own and waits until it is ready. `n_ctx_seq` limits each sequence.
+    ///
+    /// # Errors
+    /// What creating the context or attaching the adapters failed with.
+    pub fn start_llama(
+        model: &Model,
+        adapters: Vec<(Adapter, f32)>,
+        context: ContextParams,
+        n_ctx_seq: u32,
+        config: EngineConfig,
+    ) -> Result<Self, LlamaError> {
+        let model = model.clone();
+        let threads = config.threads;
+        Self::start(
+            config,
+            move || LlamaForward::new(&model, &adapters, &context, n_ctx_seq, threads),
+            |message| LlamaError::Native {
+                call: "starting the engine's thread",
+                status: 0,
+                message,
+                log: String::new(),
+            },
+        )
+    }
+}
+
+impl LlamaForward {
+    fn new(
+        model: &Model,
+        adapters: &[(Adapter, f32)],
+        params: &ContextParams,
+        n_ctx_seq: u32,
+        threads: u32,
+    ) -> Result<Self, LlamaError> {
+        let mut context = Context::new(model, params)?;
+        context.set_adapters(adapters)?;
+        context.attach_threads(ComputeThreads::new(threads)?)?;
+        let reuse = match (params.kv_unified, model.is_recurrent()) {
+            (false, _) => Reuse::Nothing,
+            (true, true) => Reuse::Whole,
+            (true, false) => Reuse::Any,
+        };
+        let n_seq_max = context.n_seq_max();
+        let cells_each = context.n_ctx_seq();
+        let shape = Shape {
+            n_cells: if params.kv_unified { context.n_ctx() } else { cells_each * n_seq_max as usize },
+            n_ctx_seq: cells_each.min(n_ctx_seq as usize),
+            n_batch: context.n_batch(),
+            n_outputs: context.n_outputs_max(),
+            n_seq_max,
+            reuse,
+        };
+        let seqs = (0..n_seq_max).map(|id| context.seq(id)).collect::<Result<_, _>>()?;
+        let helpers = threads.saturating_sub(1) as usize;
+        // Sampling goes on one thread where this fails.
+        let samplers = (helpers > 0)
+            .then(|| rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|_| "sample".into()).build().ok())
+            .flatten();
+        Ok(Self {
+            batch: Batch::new(&context),
+            vocab: model.vocab()?,
+            abort: context.abort_flag(),
+            context,
+            seqs,
+            shape,
+            samplers,
+        })
+    }
+
+    fn seq(&self, seq: u32) -> Result<SeqId, String> {
+        self.seqs.get(seq as usize).copied().ok_or_else(|| format!("there is no sequence {seq}"))
+    }
+
+    fn fill(&mut self, rows: &[Row]) -> Result<(), LlamaError> {
+        self.batch.clear();
+        for row in rows {
+            let token = token(row.token)?;
+            self.batch.add(token, Pos::new(row.pos)?, self.seqs[row.seq as usize], row.output)?;
+        }
+        Ok(())
+    }
+}
+
+fn token(id: TokenId) -> Result<Token, LlamaError> {
+    Token::new(id).ok_or(LlamaError::NoVocabulary)
+}
+
+fn text(error: LlamaError) -> String {
+    error.to_string()
+}
+
+fn sample_row(sampler: &mut Sampler, logits: Result<Logits<'_>, LlamaError>) -> Result<TokenId, String> {
+    logits.and_then(|logits| sampler.sample(logits)).map(Token::index).map_err(text)
+}
+
+impl Forward for LlamaForward {
+    type Sampler = Sampler;
+    type Saved = SeqState;
+
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn sampler(&self, params: &SamplingParams, seed: u32, prompt: &[TokenId]) -> Result<Sampler, String> {
+        let config = SamplerConfig {
+            temperature: params.temperature,
+            top_k: params.top_k,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            typical_p: params.typical_p,
+            penalty_last_n: params.repeat_last_n,
+            repeat_penalty: params.repeat_penalty,
+            frequency_penalty: params.frequency_penalty,
+            presence_penalty: params.presence_penalty,
+            seed,
+            ignore_end: params.ignore_eos,
+        };
+        let mut sampler = Sampler::new(&self.vocab, &config).map_err(text)?;
+        // The penalties look back into the prompt, as llama.cpp's own programs let them.
+        for id in &prompt[prompt.len().saturating_sub(params.repeat_last_n as usize)..] {
+            sampler.accept(token(*id).map_err(text)?);
+        }
+        Ok(sampler)
+    }
+
+    fn set_temperature(&self, sampler: &mut Sampler, temperature: f32) -> Result<(), String> {
+        sampler.set_temperature(temperature).map_err(text)
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), ForwardError> {
+        let failed = |error: LlamaError| ForwardError::Failed(error.to_string());
+        self.fill(rows).map_err(failed)?;
+        self.context.decode(&mut self.batch).map_err(|error| match error {
+            LlamaError::NoCells => ForwardError::NoCells,
+            LlamaError::Aborted => ForwardError::Aborted,
+            error => failed(error),
+        })
+    }
+
+    fn sample(&mut self, lanes: &mut [Lane<Sampler>]) {
+        let wanted: usize = lanes.iter().filter(|lane| lane.row.is_some()).map(|lane| 1 + lane.guesses.len()).sum();
+        let logits = wanted * self.vocab.n_tokens() as usize;
+        if let Some(pool) = self.samplers.as_ref().filter(|_| wanted > 1 && logits >= PARALLEL_LOGITS) {
+            // The context itself must stay on this thread; its rows of logits may be read from any.
+            let rows: Vec<_> = (0..self.batch.len()).map(|row| self.context.logits(row).ok()).collect();
+            let work = |lane: &mut Lane<Sampler>| {
+                lane.sample(|sampler, row| {
+                    let logits = rows.get(row).copied().flatten();
+                    sample_row(sampler, logits.ok_or(LlamaError::NoOutput { row }))
+                });
+            };
+            // This thread takes its part, too.
+            let own = lanes.len().div_ceil(pool.current_num_threads() + 1);
+            let (mine, theirs) = lanes.split_at_mut(own);
+            pool.in_place_scope(|scope| {
+                scope.spawn(|_| theirs.par_iter_mut().for_each(work));
+                mine.iter_mut().for_each(work);
+            });
+            return;
+        }
+        for lane in lanes {
+            lane.sample(|sampler, row| sample_row(sampler, self.context.logits(row)));
+        }
+    }
+
+    fn append_piece(&self, id: TokenId, out: &mut Vec<u8>) -> Result<(), String> {
+        token(id).and_then(|token| self.vocab.append_piece(token, false, out)).map_err(text)
+    }
+
+    fn is_end(&self, id: TokenId) -> bool {
+        token(id).and_then(|token| self.vocab.is_end_of_generation(token)).unwrap_or(true)
+    }
+
+    fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String> {
+        let (from, to) = (self.seq(from)?, self.seq(to)?);
+        self.context.kv().seq_cp(from, to, Pos::new(len).map_err(text)?).map_err(text)
+    }
+
+    fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String> {
+        let (seq, from) = (self.seq(seq)?, Pos::new(len).map_err(text)?);
+        match self.context.kv().seq_rm(seq, from) {
+            Ok(()) => Ok(true),
+            Err(LlamaError::PartialRemove { .. }) => Ok(false),
+            Err(error) => Err(text(error)),
+        }
+    }
+
+    fn save(&mut self, seq: u32) -> Option<SeqState> {
+        let seq = self.seq(seq).ok()?;
+        SeqState::save(&mut self.context, seq, Extent::Partial)
+            .inspect_err(|error| tracing::warn!(%error, "the state of a prompt could not be kept"))
+            .ok()
+    }
+
+    fn restore(&mut self, seq: u32, saved: &SeqState) -> Result<(), String> {
+        let seq = self.seq(seq)?;
+        saved.restore(&mut self.context, seq).map_err(text)
+    }
+
+    fn set_threads(&mut self, threads: u32) {
+        self.context.set_threads(threads, threads);
+    }
+
+    fn aborter(&self) -> Box<dyn Fn() + Send + Sync> {
+        let abort = self.abort.clone();
+        Box::new(move || abort.abort())
+    }
+
+    fn clear_abort(&mut self) {
+        self.abort.clear();
+    }
+
+    fn measure(&mut self, what: Measure) -> Result<f64, String> {
+        self.abort.clear();
+        let speed = match what {
+            Measure::Prompt(n) => measure::prompt_speed(&mut self.context, n),
+            Measure::Generation(n) => measure::generation_speed(&mut self.context, n),
+        };
+        self.context.kv().clear().and(speed).map_err(text)
+    }
+}
