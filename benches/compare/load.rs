@@ -32,6 +32,8 @@ struct Run {
     /// When each piece of text came.
     pieces: Vec<Instant>,
     tokens: u64,
+    prompt_tokens: u64,
+    cached_tokens: u64,
     text: String,
 }
 
@@ -75,7 +77,7 @@ impl Server {
             let body = response.into_body().collect().await?.to_bytes();
             return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
         }
-        let mut run = Run { begun, pieces: Vec::new(), tokens: 0, text: String::new() };
+        let mut run = Run { begun, pieces: Vec::new(), tokens: 0, prompt_tokens: 0, cached_tokens: 0, text: String::new() };
         let mut unread = Vec::new();
         while let Some(frame) = response.body_mut().frame().await {
             let Ok(data) = frame?.into_data() else { continue };
@@ -99,7 +101,10 @@ impl Server {
         }
         if self.api == Api::Shimmy {
             if event.starts_with("event: usage") {
-                run.tokens = serde_json::from_str::<Value>(&text)?["usage"]["completion_tokens"].as_u64().unwrap_or(0);
+                let usage = &serde_json::from_str::<Value>(&text)?["usage"];
+                let count = |name| usage[name].as_u64().unwrap_or(0);
+                run.tokens = count("completion_tokens");
+                (run.prompt_tokens, run.cached_tokens) = (count("prompt_tokens"), count("cached_tokens"));
             } else if event.starts_with("event: error") {
                 return Err(text.into());
             } else if text != "[DONE]" {
@@ -111,6 +116,8 @@ impl Server {
         let value: Value = serde_json::from_str(&text)?;
         if let Some(count) = value["tokens_predicted"].as_u64().filter(|_| value["stop"] == true) {
             run.tokens = count;
+            run.cached_tokens = value["timings"]["cache_n"].as_u64().unwrap_or(0);
+            run.prompt_tokens = run.cached_tokens + value["timings"]["prompt_n"].as_u64().unwrap_or(0);
         } else if let Some(piece) = value["content"].as_str().filter(|piece| !piece.is_empty()) {
             run.pieces.push(now);
             run.text.push_str(piece);
@@ -120,11 +127,64 @@ impl Server {
 }
 
 const WORDS: &[&str] = &[
-    "river", "stone", "market", "window", "garden", "letter", "winter", "summer", "paper", "silver", "bridge", "forest",
-    "engine", "music", "harbor", "candle", "mirror", "island", "valley", "planet", "teacher", "doctor", "farmer", "sailor",
-    "painter", "morning", "evening", "shadow", "thunder", "copper", "velvet", "marble", "orange", "purple", "yellow",
-    "green", "quiet", "gentle", "rapid", "ancient", "modern", "hidden", "broken", "golden", "empty", "heavy", "narrow",
-    "walks", "sings", "builds", "carries", "follows", "answers", "remembers", "discovers", "measures", "opens", "closes",
+    "river",
+    "stone",
+    "market",
+    "window",
+    "garden",
+    "letter",
+    "winter",
+    "summer",
+    "paper",
+    "silver",
+    "bridge",
+    "forest",
+    "engine",
+    "music",
+    "harbor",
+    "candle",
+    "mirror",
+    "island",
+    "valley",
+    "planet",
+    "teacher",
+    "doctor",
+    "farmer",
+    "sailor",
+    "painter",
+    "morning",
+    "evening",
+    "shadow",
+    "thunder",
+    "copper",
+    "velvet",
+    "marble",
+    "orange",
+    "purple",
+    "yellow",
+    "green",
+    "quiet",
+    "gentle",
+    "rapid",
+    "ancient",
+    "modern",
+    "hidden",
+    "broken",
+    "golden",
+    "empty",
+    "heavy",
+    "narrow",
+    "walks",
+    "sings",
+    "builds",
+    "carries",
+    "follows",
+    "answers",
+    "remembers",
+    "discovers",
+    "measures",
+    "opens",
+    "closes",
 ];
 
 /// `n` words that follow from `seed`.
@@ -246,6 +306,8 @@ fn report(runs: &[Run], wall: Duration) -> Value {
     json!({
         "requests": runs.len(),
         "tokens": tokens,
+        "prompt_tokens": runs.iter().map(|run| run.prompt_tokens).sum::<u64>(),
+        "cached_tokens": runs.iter().map(|run| run.cached_tokens).sum::<u64>(),
         "wall_s": wall.as_secs_f64(),
         "tokens_per_second": tokens as f64 / wall.as_secs_f64(),
         "decode_tokens_per_second": percentile(&mut speeds, 0.5),

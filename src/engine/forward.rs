@@ -42,6 +42,8 @@ pub(super) struct Shape {
     /// Rows of one pass that may ask for logits.
     pub n_outputs: usize,
     pub n_seq_max: u32,
+    /// See [`super::scheduler::Limits::tile`].
+    pub tile: usize,
     pub reuse: Reuse,
 }
 

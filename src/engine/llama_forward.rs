@@ -13,6 +13,8 @@ use super::handle::{EngineConfig, EngineHandle};
 use super::measure;
 use super::request::SamplingParams;
 
+/// Rows from which on llama.cpp's flash attention on the CPU works in tiles.
+const CPU_TILE: usize = 64;
 /// Logits to look at in one step from which on it pays to share the work among threads.
 const PARALLEL_LOGITS: usize = 1 << 20;
 
@@ -77,6 +79,7 @@ impl LlamaForward {
             n_batch: context.n_batch(),
             n_outputs: context.n_outputs_max(),
             n_seq_max,
+            tile: if model.is_on_cpu() { CPU_TILE } else { usize::MAX },
             reuse,
         };
         let seqs = (0..n_seq_max).map(|id| context.seq(id)).collect::<Result<_, _>>()?;

@@ -19,6 +19,9 @@ use super::threads::{Governor, LoadMeter};
 /// How much longer than undisturbed the time between two tokens may get while prompts are computed beside.
 const STRETCH: f64 = 2.0;
 
+/// Cells that are too few to look at twice.
+const FEW_CELLS: usize = 512;
+
 type Measurement = (Measure, std::sync::mpsc::SyncSender<Result<f64, String>>);
 
 pub(super) struct Engine<F: Forward> {
@@ -247,13 +250,13 @@ impl<F: Forward> Engine<F> {
         loop {
             self.look(lookup);
             let shape = self.forward.shape();
-            let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. }));
-            let decoding = decoding.count();
+            let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. })).count();
             let prefilling = self.running.iter().filter(|sequence| !sequence.decoding).count();
             let limits = Limits {
-                n_batch: shape.n_batch,
+                n_batch: if self.tiles_pay() { shape.n_batch } else { shape.n_batch.min(shape.tile - 1) },
                 n_outputs: shape.n_outputs,
                 prefill: self.pace.budget(decoding, prefilling),
+                tile: shape.tile,
                 exclusive: self.config.deterministic,
             };
             plan(&self.views, limits, &mut self.plan);
@@ -278,6 +281,13 @@ impl<F: Forward> Engine<F> {
                 }
             }
         }
+    }
+
+    /// Whether a large pass is worth it. Its attention takes all cells of a tile where one row needs one of them, and
+    /// the cells of sequences that decode together lie mixed.
+    fn tiles_pay(&self) -> bool {
+        let longest = self.running.iter().filter(|sequence| !sequence.decoding).map(|sequence| sequence.tokens.len());
+        self.cache.used_cells() <= FEW_CELLS.max(2 * longest.max().unwrap_or(0))
     }
 
     /// Describes what runs to the scheduler, and guesses what may come next.

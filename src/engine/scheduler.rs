@@ -27,8 +27,11 @@ pub struct Limits {
     pub n_batch: usize,
     /// Rows that may ask for logits.
     pub n_outputs: usize,
-    /// Prompt tokens beside decoding sequences. A pass without any takes `n_batch`.
+    /// Prompt tokens beside decoding sequences. Where none decodes, a pass takes `n_batch`.
     pub prefill: usize,
+    /// Rows from which on a pass must not mix prompts with decoding: attention then works on tiles of rows, and rows of
+    /// many sequences in one tile cost as if each attended to the cells of all of them.
+    pub tile: usize,
     /// Serve one sequence only, whichever waited longest.
     pub exclusive: bool,
 }
@@ -90,12 +93,15 @@ pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
     if plan.order.len() > rows.min(outputs) {
         plan.order.sort_unstable_by_key(|index| views[*index].served);
     }
-    plan.shares.extend(plan.order.iter().take(rows.min(outputs)).map(|index| Share { index: *index, tokens: 1 }));
-    let decoding = plan.shares.len();
+    let decoding = plan.order.len().min(rows).min(outputs);
+    plan.shares.extend(plan.order.iter().take(decoding).map(|index| Share { index: *index, tokens: 1 }));
+    if decoding > 0 {
+        rows = rows.min(limits.tile.saturating_sub(1).max(decoding));
+    }
     rows -= decoding;
     outputs -= decoding;
-
     let mut room = if decoding == 0 { rows } else { limits.prefill.min(rows) };
+
     plan.pick(views, |work| matches!(work, Work::Prefill { .. }));
     plan.order.sort_unstable_by_key(|index| (views[*index].deadline, *index));
     for index in plan.order.iter().copied() {
@@ -153,8 +159,9 @@ mod tests {
     }
 
     fn limits() -> impl Strategy<Value = Limits> {
-        (1usize..600, 1usize..64, 1usize..600, any::<bool>())
-            .prop_map(|(n_batch, n_outputs, prefill, exclusive)| Limits { n_batch, n_outputs, prefill, exclusive })
+        (1usize..600, 1usize..64, 0usize..600, 8usize..100, any::<bool>()).prop_map(
+            |(n_batch, n_outputs, prefill, tile, exclusive)| Limits { n_batch, n_outputs, prefill, tile, exclusive },
+        )
     }
 
     fn outputs(views: &[View], share: Share) -> usize {
@@ -203,8 +210,11 @@ mod tests {
             let shares = shares(&views, limits);
             let decodes = |view: &View| matches!(view.work, Work::Decode { .. });
             let served = shares.iter().filter(|share| decodes(&views[share.index])).count();
-            let wanted = views.iter().filter(|view| decodes(view)).count();
-            prop_assert_eq!(served, wanted.min(limits.n_batch).min(limits.n_outputs));
+            let wanted = views.iter().filter(|view| decodes(view)).count().min(limits.n_batch).min(limits.n_outputs);
+            let rows: usize = shares.iter().map(|share| share.tokens).sum();
+            prop_assert_eq!(served, wanted);
+            let mixed = served > 0 && shares.len() > served;
+            prop_assert!(!mixed || rows < limits.tile, "prompts and decoding in one tile");
         }
 
         /// There is always progress where there is work.

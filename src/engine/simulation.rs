@@ -118,6 +118,7 @@ impl Forward for Simulation {
             n_batch: self.machine.n_batch,
             n_outputs: self.machine.n_seq_max as usize,
             n_seq_max: self.machine.n_seq_max,
+            tile: 64,
             reuse: if self.machine.recurrent { Reuse::Whole } else { Reuse::Any },
         }
     }

@@ -49,6 +49,7 @@ struct ModelInner {
     path: PathBuf,
     header: gguf::Header,
     n_tokens_vocab: u32,
+    on_cpu: bool,
     /// llama.cpp writes to the model when a context is created and when an adapter is loaded or freed.
     writing: Mutex<()>,
 }
@@ -127,6 +128,7 @@ impl Model {
             path: path.to_owned(),
             header,
             n_tokens_vocab: u32::try_from(n_tokens).unwrap_or(0),
+            on_cpu: matches!(params.offload, Offload::Cpu | Offload::Devices { layers: Some(0), .. }),
             writing: Mutex::new(()),
         })))
     }
@@ -148,6 +150,12 @@ impl Model {
     /// [`LlamaError::NoVocabulary`] where the file has none.
     pub fn vocab(&self) -> Result<Vocab, LlamaError> {
         Vocab::new(self)
+    }
+
+    /// Whether no layer was asked to be on a device of its own.
+    #[must_use]
+    pub fn is_on_cpu(&self) -> bool {
+        self.0.on_cpu
     }
 
     /// Context length that the model was trained with, in tokens.
