@@ -77,7 +77,8 @@ impl Server {
             let body = response.into_body().collect().await?.to_bytes();
             return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
         }
-        let mut run = Run { begun, pieces: Vec::new(), tokens: 0, prompt_tokens: 0, cached_tokens: 0, text: String::new() };
+        let mut run =
+            Run { begun, pieces: Vec::new(), tokens: 0, prompt_tokens: 0, cached_tokens: 0, text: String::new() };
         let mut unread = Vec::new();
         while let Some(frame) = response.body_mut().frame().await {
             let Ok(data) = frame?.into_data() else { continue };

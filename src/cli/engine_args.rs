@@ -72,6 +72,7 @@ impl EngineArgs {
         ServeSpec {
             parallel: self.parallel,
             sequence_tokens: self.ctx_per_request,
+            needed_tokens: None,
             queue: self.queue,
             deterministic: self.deterministic,
             lookup: self.lookup,

@@ -78,7 +78,7 @@ pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
     let asked = args.model.as_deref().or(args.name.as_deref()).unwrap_or_default();
     let spec = spec(args, prompt_text(&args.prompt)?);
     spec.sampling.validate().map_err(anyhow::Error::msg)?;
-    let (registry, name) = config.registry_for(asked);
+    let (registry, name) = alone(args, &spec, config).registry_for(asked);
     let lease = output::load(&registry, &name)?;
     let deltas = lease.runner().generate(&spec)?;
 
@@ -118,6 +118,23 @@ pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
         summary.usage.completion_tokens, summary.timings.tokens_per_second, summary.timings.ttft_ms
     );
     Ok(())
+}
+
+/// The settings for one request that has the model to itself.
+fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
+    /// What a chat template may put around the messages.
+    const TEMPLATE_TOKENS: usize = 1024;
+    let mut config = config.clone();
+    config.serve.parallel = config.serve.parallel.or(Some(1));
+    // No tokeniser makes more tokens than there are bytes.
+    let bytes = match &spec.input {
+        Input::Raw(text) => text.len(),
+        Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
+    };
+    config.serve.needed_tokens = args
+        .max_tokens
+        .map(|max_tokens| u32::try_from(bytes + TEMPLATE_TOKENS).unwrap_or(u32::MAX).saturating_add(max_tokens));
+    config
 }
 
 fn prompt_text(prompt: &str) -> anyhow::Result<String> {

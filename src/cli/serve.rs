@@ -42,6 +42,7 @@ pub(super) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
     let listener = runtime.block_on(bind(&args.bind))?;
+    server::install_metrics();
     let registry = registry(args, config)?;
     let address = listener.local_addr()?;
     let models = registry.list();
@@ -54,13 +55,13 @@ pub(super) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         tracing::warn!("no model found; `shimmy discover` shows where they are looked for");
     }
     let server_config = ServerConfig { drain: Duration::from_secs(args.drain), ..ServerConfig::default() };
-    let result = runtime.block_on(server::run(listener, Arc::clone(&registry), server_config, server::terminated()));
+    runtime.block_on(server::run(listener, Arc::clone(&registry), server_config, server::terminated()));
     // Dropping the models first ends what the runtime's blocking threads may wait for.
     for model in registry.list() {
         let _ = registry.unload(&model.name);
     }
     runtime.shutdown_timeout(Duration::from_secs(5));
-    result.context("serving")
+    Ok(())
 }
 
 fn registry(args: &ServeArgs, config: &Config) -> anyhow::Result<Arc<Registry>> {

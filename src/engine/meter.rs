@@ -2,7 +2,30 @@
 
 use std::time::Instant;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// Tells the recorder what each metric means. Call once, after it is installed.
+pub fn describe_metrics() {
+    describe_counter!("shimmy_requests_total", "Generations that were queued");
+    describe_counter!("shimmy_prompt_tokens_total", "Tokens of all prompts");
+    describe_counter!("shimmy_cached_tokens_total", "Prompt tokens that needed no computing");
+    describe_counter!("shimmy_generated_tokens_total", "Tokens that were generated");
+    describe_counter!("shimmy_cancellations_total", "Generations whose client left or stopped them");
+    describe_counter!("shimmy_preemptions_total", "Times that a sequence gave its KV cells up and was computed again");
+    describe_counter!("shimmy_failures_total", "Generations that ended with an error");
+    describe_counter!("shimmy_guessed_tokens_total", "Tokens that --lookup guessed");
+    describe_counter!("shimmy_accepted_guesses_total", "Guesses that the model confirmed");
+    describe_gauge!("shimmy_queue_length", "Generations that wait for a place");
+    describe_gauge!("shimmy_sequences", "Running sequences by state");
+    describe_gauge!("shimmy_kv_cells", "KV cells that running sequences hold, or that are kept for later prompts");
+    describe_gauge!("shimmy_kv_cells_total", "KV cells that there are");
+    describe_gauge!("shimmy_threads", "Threads that compute");
+    describe_histogram!("shimmy_time_to_first_token_seconds", Unit::Seconds, "From submission to the first token");
+    describe_histogram!("shimmy_inter_token_seconds", Unit::Seconds, "Between two passes that gave a sequence tokens");
+    describe_histogram!("shimmy_queue_seconds", Unit::Seconds, "From submission to a place in the cache");
+}
 
 /// Handles are looked up once; recording through them is a few atomic operations.
 pub(super) struct Meter {

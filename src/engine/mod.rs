@@ -40,6 +40,7 @@ pub use event::{Event, FinishReason, Summary, Timings, Usage};
 pub use forward::TokenId;
 pub use handle::{EngineConfig, EngineHandle, Job};
 pub use lookup::guess;
+pub use meter::describe_metrics;
 pub use prefix_tree::{Match, PrefixTree};
 pub use request::{SamplingParams, random_seed};
 pub use scheduler::{Limits, Plan, Priority, Share, View, Work, deadline, plan};

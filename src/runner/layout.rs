@@ -32,7 +32,7 @@ impl Layout {
     pub fn new(model: &Model, spec: &LoadSpec) -> Result<Self, LoadError> {
         let trained = model.n_ctx_train().max(1);
         let n_ctx = match spec.context_tokens {
-            None => trained.min(DEFAULT_CONTEXT),
+            None => trained.min(DEFAULT_CONTEXT).min(spec.serve.needed_tokens.unwrap_or(u32::MAX).max(1)),
             Some(0) => return Err(LoadError::Failed("--ctx-size 0: it must be at least 1".into())),
             Some(n) => n,
         };

@@ -79,6 +79,8 @@ pub struct ServeSpec {
     pub parallel: Option<u32>,
     /// Most tokens of one sequence; `None` takes what the model was trained for, within the context.
     pub sequence_tokens: Option<u32>,
+    /// All tokens that will ever be asked for at once, where that is known: a smaller cache is made faster.
+    pub needed_tokens: Option<u32>,
     /// Requests that may wait.
     pub queue: usize,
     /// The same request gives the same tokens whatever else runs.
@@ -95,6 +97,7 @@ impl Default for ServeSpec {
         Self {
             parallel: None,
             sequence_tokens: None,
+            needed_tokens: None,
             queue: 64,
             deterministic: false,
             lookup: 0,

@@ -161,12 +161,13 @@ impl Runner for StubRunner {
     }
 }
 
-/// Words, each with the white space before it, as tokenisers cut.
+/// Words, each with the space or line break before it, as tokenisers cut.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let word = rest.find(|c: char| !c.is_whitespace())?;
-        let end = rest[word..].find(char::is_whitespace).map_or(rest.len(), |length| word + length);
+        let first = rest.chars().next()?;
+        let begins = |(_, c): &(usize, char)| matches!(c, ' ' | '\n');
+        let end = rest.char_indices().skip(1).find(begins).map_or(rest.len(), |(at, _)| at.max(first.len_utf8()));
         let (piece, after) = rest.split_at(end);
         rest = after;
         Some(piece)

@@ -1,7 +1,9 @@
 //! HTTP, SSE and WebSocket on axum.
 
+mod connections;
 mod error;
 mod extract;
+mod metrics;
 mod router;
 mod routes;
 mod shutdown;
@@ -34,31 +36,29 @@ impl Default for ServerConfig {
 }
 
 /// Serves until `shutdown` completes, then lets what runs come to its end within the drain time.
-///
-/// # Errors
-/// What the listener fails with.
 pub async fn run(
     listener: TcpListener,
     registry: Arc<Registry>,
     config: ServerConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
     let (state, mut ends) = AppState::new(registry, config);
+    let phase = state.phase.clone();
     let router = router::router(state);
-    let (drain_begins, drain_over) = shutdown::phases(shutdown, ends.phase, config.drain);
+    let drain_over = shutdown::drain_over(shutdown, ends.phase, config.drain);
     let serve = async move {
-        axum::serve(listener, router).with_graceful_shutdown(drain_begins).await?;
-        // WebSockets are left.
+        connections::accept(listener, router, phase).await;
+        // Connections are left, and WebSockets.
         ends.all_gone.recv().await;
-        Ok(())
     };
     tokio::select! {
-        result = serve => result,
+        () = serve => {}
+        () = metrics::upkeep() => {}
         () = drain_over => {
             tracing::warn!(seconds = config.drain.as_secs(), "the drain time is over; what still runs is cut off");
-            Ok(())
         }
     }
 }
 
+pub use metrics::install as install_metrics;
 pub use shutdown::terminated;

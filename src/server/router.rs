@@ -8,7 +8,7 @@ use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
-use super::routes::{diag, generate, health, models, socket};
+use super::routes::{diag, generate, health, metrics, models, socket};
 use super::state::AppState;
 
 pub(super) fn router(state: AppState) -> Router {
@@ -18,6 +18,7 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/ws/generate", get(socket::generate))
         .route("/health", get(health::health))
         .route("/diag", get(diag::diag))
+        .route("/metrics", get(metrics::metrics))
         .route("/api/models", get(models::list))
         .route("/api/models/{name}/load", post(models::load))
         .route("/api/models/{name}/unload", post(models::unload))

@@ -37,25 +37,21 @@ pub async fn terminated() {
     tracing::info!("shutting down: no new requests, those that run may finish");
 }
 
-/// Two futures: the first completes when draining begins, the second when its time is over.
-pub(super) fn phases(
+/// Begins to drain when `shutdown` completes. The result completes when the time for that is over.
+pub(super) fn drain_over(
     shutdown: impl Future<Output = ()> + Send + 'static,
     phase: watch::Sender<Phase>,
     drain: Duration,
-) -> (impl Future<Output = ()> + Send + 'static, impl Future<Output = ()> + Send + 'static) {
-    let (mut begin, mut over) = (phase.subscribe(), phase.subscribe());
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut over = phase.subscribe();
     tokio::spawn(async move {
         shutdown.await;
         phase.send_replace(Phase::Draining);
         // Receivers outlive this task; the sender must too.
         phase.closed().await;
     });
-    let begins = async move {
-        let _ = begin.wait_for(|phase| *phase == Phase::Draining).await;
-    };
-    let is_over = async move {
+    async move {
         let _ = over.wait_for(|phase| *phase == Phase::Draining).await;
         tokio::time::sleep(drain).await;
-    };
-    (begins, is_over)
+    }
 }

@@ -65,7 +65,7 @@ fn leaving_during_prefill_and_in_the_queue() {
 
 #[test]
 fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
-    let server = Server::with(&["--queue", "1"]);
+    let server = Server::with(&["--queue", "1", "--parallel", "1"]);
     let mut clients = Vec::new();
     let mut refused = None;
     for _ in 0..4 {
@@ -84,5 +84,5 @@ fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
     }
     let refused = refused.expect("the queue holds one, so one of four is refused");
     assert!(refused.contains("retry-after: 1"), "{refused}");
-    assert!(refused.contains("already waiting"), "{refused}");
+    assert!(refused.contains("1 wait"), "{refused}");
 }

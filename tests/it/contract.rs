@@ -50,6 +50,12 @@ fn cases() -> Vec<Case> {
         generate("generate_sse", None, with(paris(), json!({ "stream": true }))),
         generate("generate_sse_accept_alone_does_not_stream", sse, paris()),
         generate("generate_sse_accept", sse, with(paris(), json!({ "stream": true }))),
+        generate(
+            "generate_sse_usage",
+            None,
+            with(paris(), json!({ "stream": true, "stream_options": { "include_usage": true } })),
+        ),
+        generate("error_priority", None, with(paris(), json!({ "priority": "urgent" }))),
         generate("generate_stop_string", None, with(paris(), json!({ "stop": [" of", "."], "max_tokens": 9 }))),
         generate("ollama_by_accept_streams", ndjson, paris()),
         generate("ollama_by_accept_json", json_accept, with(paris(), json!({ "stream": false }))),
@@ -107,7 +113,7 @@ fn cases() -> Vec<Case> {
         cases.push(generate(
             "generate_messages",
             None,
-            json!({ "model": "stub", "system": "be brief",
+            json!({ "model": "stub", "system": "be brief", "seed": 7,
             "messages": [{ "role": "user", "content": "first" }, { "role": "assistant", "content": "second" },
                          { "role": "user", "content": "third turn" }] }),
         ));

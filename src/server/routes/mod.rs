@@ -3,5 +3,6 @@
 pub(super) mod diag;
 pub(super) mod generate;
 pub(super) mod health;
+pub(super) mod metrics;
 pub(super) mod models;
 pub(super) mod socket;
