@@ -12,6 +12,11 @@ const POLL: u32 = 1;
 #[derive(Debug)]
 pub struct ComputeThreads(NonNull<llama_sys::ggml_threadpool>);
 
+// SAFETY: a pool belongs to no thread; it is only attached, which needs the context, and freed, which needs ownership.
+unsafe impl Send for ComputeThreads {}
+// SAFETY: nothing is done through a shared reference.
+unsafe impl Sync for ComputeThreads {}
+
 impl Drop for ComputeThreads {
     fn drop(&mut self) {
         // SAFETY: owned by us; a context that had it attached is freed before, or has another one now.

@@ -3,6 +3,8 @@
 //! Without the feature `llama` only the contract tests remain; they run on the stub.
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop where it is.
 
+#[cfg(not(feature = "llama"))]
+mod backpressure;
 mod contract;
 mod shutdown;
 mod socket;
@@ -12,6 +14,8 @@ mod support;
 mod backends;
 #[cfg(feature = "llama")]
 mod bad_input;
+#[cfg(feature = "llama")]
+mod batching;
 #[cfg(feature = "llama")]
 mod cancel;
 #[cfg(feature = "llama")]

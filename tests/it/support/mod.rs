@@ -126,6 +126,26 @@ impl Server {
         self.request("GET", path, &[], "")
     }
 
+    /// Sum of a metric over all of its labels that hold `label`.
+    #[allow(dead_code)]
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.get("/metrics").text();
+        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until a metric has this value: gauges are set up to a tenth of a second late.
+    #[allow(dead_code)]
+    pub fn settles(&self, name: &str, label: &str, wanted: f64) {
+        for _ in 0..100 {
+            if self.metric(name, label) == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{name}{{{label}}} does not become {wanted}:\n{}", self.get("/metrics").text());
+    }
+
     /// SIGTERM, as a service manager sends it.
     #[cfg(unix)]
     pub fn terminate(&self) {
