@@ -2,7 +2,7 @@
 //!
 //!     load shimmy|llama-server ADDRESS WORK [SALT]
 //!
-//! WORK is `single`, `distinct`, `shared`, `chat`, `stall` or `first`. The same SALT gives the same prompts again, which
+//! WORK is `single`, `distinct`, `template`, `shared`, `chat`, `stall` or `first`, and against a stub `overhead` or `events`. The same SALT gives the same prompts again, which
 //! then are warm. Both servers get the same text and are told to go on to the same number of tokens; tokens are those
 //! that the server itself counted.
 
@@ -254,7 +254,7 @@ async fn stall(server: &Server, salt: u64) -> Result<Value, Failure> {
         .collect();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let arrives = Instant::now();
-    let long = server.run(&words(salt + 99, 2900), 1).await?;
+    let long = server.run(&words(salt + 99, 4000), 1).await?;
     let through = Instant::now();
     let mut gaps = Vec::new();
     let mut before = Vec::new();
@@ -278,6 +278,35 @@ async fn stall(server: &Server, salt: u64) -> Result<Value, Failure> {
         "undisturbed_gap_p50_ms": percentile(&mut before, 0.5),
         "long_prompt_ttft_ms": long.pieces.first().map(|first| ms(*first - long.begun)),
     }))
+}
+
+/// Small requests one after the other on one connection: what a request costs beside the model.
+async fn overhead(server: &Server) -> Result<Value, Failure> {
+    let stream = TcpStream::connect(&server.address).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut took = Vec::new();
+    for n in 0..3000 {
+        let body = json!({ "model": server.model, "prompt": format!("hello {n}"), "max_tokens": 1 });
+        let request = hyper::Request::post("/api/generate")
+            .header("host", &server.address)
+            .body(Full::new(Bytes::from(body.to_string())))?;
+        let begun = Instant::now();
+        let response = sender.send_request(request).await?;
+        response.into_body().collect().await?;
+        took.push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    let mut took = took.split_off(500);
+    Ok(json!({ "request_p50_us": percentile(&mut took, 0.5), "request_p99_us": percentile(&mut took, 0.99) }))
+}
+
+/// One long stream from a model that takes no time.
+async fn events(server: &Server) -> Result<Value, Failure> {
+    const EVENTS: u32 = 500_000;
+    let run = server.run("stub:endless", EVENTS).await?;
+    let took = *run.pieces.last().ok_or("nothing came")? - run.begun;
+    Ok(json!({ "events": run.pieces.len(), "events_per_second": f64::from(EVENTS) / took.as_secs_f64() }))
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -320,6 +349,10 @@ fn report(runs: &[Run], wall: Duration) -> Value {
     })
 }
 
+/// What SmolLM2's chat template puts around one user turn.
+const TEMPLATE_HEAD: &str = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n";
+const TEMPLATE_TAIL: &str = "<|im_end|>\n<|im_start|>assistant\n";
+
 async fn work(server: &Server, name: &str, salt: u64) -> Result<Value, Failure> {
     let begun = Instant::now();
     let runs = match name {
@@ -332,7 +365,13 @@ async fn work(server: &Server, name: &str, salt: u64) -> Result<Value, Failure> 
             run_all(server, 16, prompts, 32).await?
         }
         "chat" => chat(server, salt, 8, 6).await?,
+        "template" => {
+            let prompt = |n| format!("{TEMPLATE_HEAD}{}{TEMPLATE_TAIL}", words(salt * 100 + n, 40));
+            run_all(server, 16, (0..32).map(prompt).collect(), 64).await?
+        }
         "stall" => return stall(server, salt).await,
+        "overhead" => return overhead(server).await,
+        "events" => return events(server).await,
         other => return Err(format!("there is no work {other:?}").into()),
     };
     Ok(report(&runs, begun.elapsed()))
