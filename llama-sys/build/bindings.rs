@@ -26,7 +26,6 @@ const PLAIN_FUNCTIONS: &[&str] = &[
     "llama_vocab_eot",
     "llama_vocab_is_eog",
     "llama_vocab_get_add_bos",
-    "llama_free",
     "llama_n_ctx",
     "llama_n_ctx_seq",
     "llama_n_batch",

@@ -12,7 +12,7 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     let mut build = cc::Build::new();
     // As system headers, so that warnings are about our own lines only.
-    for part in ["include", "ggml/include", "common", "vendor"] {
+    for part in ["include", "ggml/include", "ggml/src", "common", "vendor"] {
         build.flag(format!("-isystem{}", source.join(part).display()));
     }
     build
@@ -22,8 +22,10 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
         .debug(false)
         .define("NDEBUG", None)
         .flag_if_supported("-Wno-unused-parameter")
+        // GCC finds this in its own AVX-512 headers.
+        .flag_if_supported("-Wno-maybe-uninitialized")
         .include(&dir)
-        .files(["core.cpp", "memory.cpp", "sampler.cpp", "chat.cpp"].map(|file| dir.join(file)))
+        .files(["core.cpp", "memory.cpp", "sampler.cpp", "chat.cpp", "gemm.cpp", "accelerator.cpp"].map(|file| dir.join(file)))
         .cargo_metadata(false)
         .out_dir(out_dir)
         .try_compile("shimmy_shim")

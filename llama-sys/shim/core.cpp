@@ -2,6 +2,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <mutex>
+#include <unordered_map>
+
+#include "accelerator.hpp"
 #include "ggml-cpu.h"
 #include "guard.hpp"
 
@@ -55,6 +59,23 @@ template <typename Function> static Function * cpu_function(const char * name) {
     return reinterpret_cast<Function *>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name));
 }
 
+// Which backends of ours a context has.
+static std::mutex                                                        accelerators_mutex;
+static std::unordered_map<llama_context *, std::vector<ggml_backend_t>> accelerators_of;
+
+static void accelerators(llama_context * ctx, std::vector<ggml_backend_t> backends) {
+    std::lock_guard lock(accelerators_mutex);
+    if (ctx != nullptr) {
+        accelerators_of[ctx] = std::move(backends);
+    }
+}
+
+static std::vector<ggml_backend_t> accelerators(llama_context * ctx) {
+    std::lock_guard lock(accelerators_mutex);
+    const auto      found = accelerators_of.find(ctx);
+    return found == accelerators_of.end() ? std::vector<ggml_backend_t>() : found->second;
+}
+
 static llama_load_mode load_mode(const shim_model_params & p) {
     if (p.use_mmap) {
         return p.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP;
@@ -72,6 +93,7 @@ int shim_backend_init(void) noexcept {
     return guarded([] {
         llama_backend_init();
         ggml_backend_reg_count();
+        shim::accelerator::install();
         return SHIM_OK;
     });
 }
@@ -176,8 +198,21 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         params.abort_callback       = p->abort;
         params.abort_callback_data  = p->abort_data;
         params.no_perf              = true;
-        *out                        = llama_init_from_model(model, params);
+        shim::accelerator::made();
+        *out = llama_init_from_model(model, params);
+        accelerators(*out, shim::accelerator::made());
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not create the context");
+    });
+}
+
+void shim_context_free(llama_context * ctx) noexcept {
+    guarded([&] {
+        {
+            std::lock_guard lock(accelerators_mutex);
+            accelerators_of.erase(ctx);
+        }
+        llama_free(ctx);
+        return SHIM_OK;
     });
 }
 
@@ -197,6 +232,9 @@ int shim_threads_new(int32_t n_threads, uint32_t poll, ggml_threadpool ** out) n
 int shim_threads_attach(llama_context * ctx, ggml_threadpool * pool) noexcept {
     return guarded([&] {
         llama_attach_threadpool(ctx, pool, nullptr);
+        for (ggml_backend_t backend : accelerators(ctx)) {
+            shim::accelerator::set_threadpool(backend, pool);
+        }
         return SHIM_OK;
     });
 }

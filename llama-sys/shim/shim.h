@@ -87,6 +87,7 @@ struct shim_context_params {
 };
 
 int shim_context_init(struct llama_model * model, const struct shim_context_params * params, struct llama_context ** out) SHIM_NOEXCEPT;
+void shim_context_free(struct llama_context * ctx) SHIM_NOEXCEPT;
 /* Gives the context compute threads that stay between two decodes. Between passes they wait actively for a while,
  * the longer the higher `poll` (0 to 100), then they sleep. Detach before the pool is freed, or free the context first. */
 int  shim_threads_new(int32_t n_threads, uint32_t poll, struct ggml_threadpool ** out) SHIM_NOEXCEPT;

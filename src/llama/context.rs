@@ -125,7 +125,7 @@ pub struct Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: owned by us and not used after this; model and adapters are dropped after it.
-        unsafe { llama_sys::llama_free(self.raw.as_ptr()) };
+        unsafe { llama_sys::shim_context_free(self.raw.as_ptr()) };
     }
 }
 
