@@ -25,7 +25,19 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
         // GCC finds this in its own AVX-512 headers.
         .flag_if_supported("-Wno-maybe-uninitialized")
         .include(&dir)
-        .files(["core.cpp", "memory.cpp", "sampler.cpp", "chat.cpp", "gemm.cpp", "accelerator.cpp"].map(|file| dir.join(file)))
+        .files(
+            [
+                "core.cpp",
+                "memory.cpp",
+                "sampler.cpp",
+                "chat.cpp",
+                "gemm.cpp",
+                "attention.cpp",
+                "accelerator.cpp",
+                "kernels.cpp",
+            ]
+            .map(|file| dir.join(file)),
+        )
         .cargo_metadata(false)
         .out_dir(out_dir)
         .try_compile("shimmy_shim")

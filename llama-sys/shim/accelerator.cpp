@@ -1,10 +1,10 @@
 // A ggml device that takes over the matrix products which gemm.cpp is faster at, the way ggml's own BLAS device does.
 // It computes on the threads of the context that it belongs to.
+#include <cstring>
 #include <memory>
-#include <mutex>
-#include <unordered_map>
 
 #include "accelerator.hpp"
+#include "attention.hpp"
 #include "gemm.hpp"
 #include "ggml-backend-impl.h"
 #include "ggml-backend.h"
@@ -26,10 +26,14 @@ struct Product {
     size_t                    column_floats;
 };
 
+// Rows from which on ggml's own attention works in tiles.
+constexpr int64_t TILE = 64;
+
 struct Context {
     ggml_backend_t                                  cpu = nullptr;
     std::vector<std::unique_ptr<gemm::Activations>> activations;
     std::vector<Product>                            products;
+    std::vector<attention::Inputs>                  attentions;
     std::vector<uint8_t>                            graph_memory;
 
     ~Context() { ggml_backend_free(cpu); }
@@ -37,6 +41,7 @@ struct Context {
 
 // Backends that llama.cpp made since the last call of `made`, on this thread.
 static thread_local std::vector<ggml_backend_t> fresh;
+static thread_local bool                        hidden = false;
 
 static void quantize(ggml_tensor *, int part, int parts, void * data) {
     const Product & product = *static_cast<const Product *>(data);
@@ -49,6 +54,64 @@ static void quantize(ggml_tensor *, int part, int parts, void * data) {
 static void multiply(ggml_tensor *, int part, int parts, void * data) {
     const Product & p = *static_cast<const Product *>(data);
     gemm::multiply(p.weights, *p.activations, p.out, p.column_floats, part, parts);
+}
+
+static void attend(ggml_tensor *, int part, int parts, void * data) {
+    attention::attend(*static_cast<const attention::Inputs *>(data), part, parts);
+}
+
+static float op_param(const ggml_tensor * node, int index) {
+    float value;
+    std::memcpy(&value, &node->op_params[index], sizeof(value));
+    return value;
+}
+
+static attention::Inputs inputs_of(const ggml_tensor * node) {
+    const ggml_tensor * q    = node->src[0];
+    const ggml_tensor * k    = node->src[1];
+    const ggml_tensor * v    = node->src[2];
+    const ggml_tensor * mask = node->src[3];
+    attention::Inputs   in   = {};
+    in.queries               = static_cast<const char *>(q->data);
+    in.query_row             = q->nb[1];
+    in.query_head            = q->nb[2];
+    in.keys                  = static_cast<const char *>(k->data);
+    in.key_cell              = k->nb[1];
+    in.key_head              = k->nb[2];
+    in.values                = static_cast<const char *>(v->data);
+    in.value_cell            = v->nb[1];
+    in.value_head            = v->nb[2];
+    in.mask                  = static_cast<const char *>(mask->data);
+    in.mask_row              = mask->nb[1];
+    in.out                   = static_cast<char *>(node->data);
+    in.out_row               = node->nb[2];
+    in.out_head              = node->nb[1];
+    in.head_size             = q->ne[0];
+    in.n_rows                = q->ne[1];
+    in.n_heads               = q->ne[2];
+    in.n_kv_heads            = k->ne[2];
+    in.n_cells               = k->ne[1];
+    in.scale                 = op_param(node, 0);
+    return in;
+}
+
+// The common case of ggml's operation: 16-bit floats in the cache, no ALiBi, no soft cap, no sinks, few rows.
+static bool is_ours(const ggml_tensor * node) {
+    const ggml_tensor * q    = node->src[0];
+    const ggml_tensor * k    = node->src[1];
+    const ggml_tensor * v    = node->src[2];
+    const ggml_tensor * mask = node->src[3];
+    if (mask == nullptr || node->src[4] != nullptr) {
+        return false;
+    }
+    const bool types   = q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 && mask->type == GGML_TYPE_F16;
+    const bool plain   = q->nb[0] == 4 && k->nb[0] == 2 && v->nb[0] == 2 && mask->nb[0] == 2 && node->nb[0] == 4;
+    const bool one     = q->ne[3] == 1 && k->ne[3] == 1 && v->ne[3] == 1 && mask->ne[2] == 1 && mask->ne[3] == 1;
+    const bool simple  = op_param(node, 1) == 0.0f && op_param(node, 2) == 0.0f;
+    const bool heads   = k->ne[2] == v->ne[2] && k->ne[2] > 0 && q->ne[2] % k->ne[2] == 0 && q->ne[2] / k->ne[2] <= 16;
+    const bool sizes   = k->ne[0] == q->ne[0] && v->ne[0] == q->ne[0] && k->ne[1] % 32 == 0;
+    const bool few     = q->ne[1] >= FEWEST_COLUMNS && q->ne[1] < TILE;
+    return types && plain && one && simple && heads && sizes && few && attention::supported(q->ne[0]);
 }
 
 static const char * get_name(ggml_backend_t) { return "GEMM"; }
@@ -66,6 +129,8 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
     const size_t  needed  = nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes, false);
     context.products.clear();
     context.products.reserve(size_t(n));
+    context.attentions.clear();
+    context.attentions.reserve(size_t(n));
     context.graph_memory.resize(std::max(context.graph_memory.size(), needed));
 
     ggml_context * steps = ggml_init({ context.graph_memory.size(), context.graph_memory.data(), /*no_alloc =*/true });
@@ -78,6 +143,11 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
     const gemm::Activations * latest    = nullptr;
     for (int i = 0; i < n; i++) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
+        if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+            context.attentions.push_back(inputs_of(node));
+            ggml_build_forward_expand(work, ggml_custom_4d(steps, GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, attend, GGML_N_TASKS_MAX,
+                                                           &context.attentions.back()));
+        }
         if (node->op != GGML_OP_MUL_MAT) {
             continue;
         }
@@ -118,7 +188,10 @@ static const char * device_description(ggml_backend_dev_t) { return "Q4_1 produc
 
 static void device_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = 0; }
 
-static enum ggml_backend_dev_type device_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; }
+// Contexts take all accelerators that there are; one that should not have this must not see it as such.
+static enum ggml_backend_dev_type device_type(ggml_backend_dev_t) {
+    return hidden ? GGML_BACKEND_DEVICE_TYPE_CPU : GGML_BACKEND_DEVICE_TYPE_ACCEL;
+}
 
 static void device_props(ggml_backend_dev_t device, ggml_backend_dev_props * props) {
     *props                           = {};
@@ -172,6 +245,8 @@ static bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
                    is_plain(from) && is_plain(op) && weights->ne[1] % gemm::ROWS == 0 && from->ne[1] >= FEWEST_COLUMNS &&
                    weights->nb[1] * gemm::ROWS < INT32_MAX;
         }
+        case GGML_OP_FLASH_ATTN_EXT:
+            return is_ours(op);
         default:
             return false;
     }
@@ -223,6 +298,8 @@ void install() {
     }();
     ggml_backend_register(&reg);
 }
+
+void hide(bool from_this_thread) { hidden = from_this_thread; }
 
 std::vector<ggml_backend_t> made() {
     std::vector<ggml_backend_t> all;

@@ -198,8 +198,14 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         params.abort_callback       = p->abort;
         params.abort_callback_data  = p->abort_data;
         params.no_perf              = true;
+        // With "auto", llama.cpp gives flash attention up where it is not on its layer's own device, as it is with us.
+        if (p->accelerate && params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
+            params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        }
         shim::accelerator::made();
+        shim::accelerator::hide(!p->accelerate);
         *out = llama_init_from_model(model, params);
+        shim::accelerator::hide(false);
         accelerators(*out, shim::accelerator::made());
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not create the context");
     });

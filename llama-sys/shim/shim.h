@@ -82,6 +82,7 @@ struct shim_context_params {
     bool                offload_kqv;
     bool                kv_unified;
     bool                swa_full;
+    bool                accelerate; /* use our own CPU kernels; for models whose layers are all on the CPU */
     ggml_abort_callback abort;
     void *              abort_data;
 };
@@ -146,6 +147,16 @@ int shim_grammar_init(const struct llama_vocab * vocab, const char * gbnf, const
 int shim_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) SHIM_NOEXCEPT;
 int shim_sampler_accept(struct llama_sampler * sampler, llama_token token) SHIM_NOEXCEPT;
 int shim_sampler_reset(struct llama_sampler * sampler) SHIM_NOEXCEPT;
+
+/* ---- kernels.cpp: our own CPU kernels by themselves, for tests. SHIM_REFUSED where this processor cannot run them ---- */
+
+/* `weights` are rows of Q4_1 blocks; out[column][row]. */
+int shim_kernel_gemm(const uint8_t * weights, int64_t n_rows, int64_t length, const float * columns, int64_t n_columns, int parts,
+                     float * out) SHIM_NOEXCEPT;
+/* queries and out: [row][head][head_size]; keys and values: [cell][kv_head][head_size] as 16-bit floats; mask: [row][cell]. */
+int shim_kernel_attention(const float * queries, const uint16_t * keys, const uint16_t * values, const uint16_t * mask, int64_t head_size,
+                          int64_t n_rows, int64_t n_heads, int64_t n_kv_heads, int64_t n_cells, float scale, int parts,
+                          float * out) SHIM_NOEXCEPT;
 
 /* ---- chat.cpp: llama.cpp's common/ library ---- */
 

@@ -65,6 +65,8 @@ pub struct ContextParams {
     pub kv_type_v: KvType,
     /// All sequences share one pool of cells. Else each has `n_ctx / n_seq_max` of its own, and none can be shared.
     pub kv_unified: bool,
+    /// Use our own CPU kernels where all layers are on the CPU and the processor has what they need.
+    pub accelerate: bool,
     /// Give embeddings instead of logits.
     pub embeddings: bool,
     /// Keep the KV cache on the device that holds the layers.
@@ -86,6 +88,7 @@ impl Default for ContextParams {
             kv_type_k: KvType::F16,
             kv_type_v: KvType::F16,
             kv_unified: true,
+            accelerate: true,
             embeddings: false,
             offload_kv: true,
         }
@@ -165,6 +168,7 @@ impl Context {
             offload_kqv: params.offload_kv,
             kv_unified: params.kv_unified,
             swa_full: true,
+            accelerate: params.accelerate && model.is_on_cpu(),
             abort: Some(callback::on_abort_query),
             abort_data: abort.as_data(),
         };

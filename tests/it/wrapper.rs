@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
-use shimmy::llama::{Backend, ContextParams, Model, ModelParams, Token};
+use shimmy::llama::{Backend, Batch, Context, ContextParams, Model, ModelParams, Pos, Token};
 
 use crate::support::smollm2;
 
@@ -100,6 +100,51 @@ fn dropping_the_engine_ends_what_runs() {
     assert!(matches!(stream.next(), Some(Ok(Event::Token { .. }))));
     drop(engine);
     assert_eq!(stream.last().unwrap().unwrap_err(), EngineError::Stopped);
+}
+
+/// Logits after each of the prompt's tokens, which are decoded `chunk` at a time, beside another sequence.
+fn logits(model: &Model, accelerate: bool, chunk: usize) -> Vec<Vec<f32>> {
+    let params = ContextParams { n_ctx: 512, n_seq_max: 2, accelerate, ..ContextParams::default() };
+    let mut context = Context::new(model, &params).unwrap();
+    let text = "The quick brown fox jumps over the lazy dog. In the beginning there was a river, and the river was wide. \
+                Seven sailors crossed it with 42 barrels of salt, and none of them could swim.";
+    let tokens = model.vocab().unwrap().tokenize(text, true, true).unwrap();
+    let (mut batch, first, second) = (Batch::new(&context), context.seq(0).unwrap(), context.seq(1).unwrap());
+    let mut all = Vec::new();
+    for (number, part) in tokens.chunks(chunk).enumerate() {
+        batch.clear();
+        for (offset, token) in part.iter().enumerate() {
+            let pos = Pos::new(number * chunk + offset).unwrap();
+            batch.add(*token, pos, first, true).unwrap();
+            // Mixed among the others, as sequences that decode together are. It must not be seen.
+            batch.add(tokens[(number + offset) % 7], pos, second, false).unwrap();
+        }
+        context.decode(&mut batch).unwrap();
+        all.extend((0..part.len()).map(|row| context.logits(2 * row).unwrap().as_slice().to_vec()));
+    }
+    all
+}
+
+#[test]
+fn our_own_kernels_compute_what_llama_cpp_computes() {
+    let model = model();
+    // llama.cpp's own results differ from one size of batch to another; ours must not differ more.
+    let wanted = logits(&model, false, 16);
+    let own = [1, 5, 60].map(|chunk| distance(&logits(&model, false, chunk), &wanted));
+    let ours = [1, 5, 16, 60].map(|chunk| distance(&logits(&model, true, chunk), &wanted));
+    println!("llama.cpp from itself {own:.4?}, our kernels from it {ours:.4?}");
+    let limit = 1.5 * own.into_iter().fold(0.01, f64::max);
+    assert!(ours.iter().all(|distance| *distance < limit), "{ours:?} against {own:?}");
+}
+
+/// The median difference of a row, as a share of the row.
+fn distance(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let row =
+        |(a, b): (&Vec<f32>, &Vec<f32>)| norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied());
+    let mut all: Vec<f64> = a.iter().zip(b).map(row).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 #[test]
