@@ -230,7 +230,7 @@ async fn chat(server: &Server, salt: u64, conversations: u64, turns: u64) -> Res
                     let question = words(salt * 10_000 + conversation * 100 + turn, 30);
                     let _ = write!(text, "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n");
                     let run = server.run(&text, 32).await?;
-                    let _ = write!(text, "{}<|im_end|>\n", run.text);
+                    let _ = writeln!(text, "{}<|im_end|>", run.text);
                     runs.push(run);
                 }
                 Ok::<_, Failure>(runs)

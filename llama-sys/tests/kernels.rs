@@ -98,7 +98,7 @@ fn attention_sees_what_the_mask_shows() {
         };
         let ((keys, plain_keys), (values, plain_values)) = (cells(), cells());
         let mut mask: Vec<u16> =
-            (0..n_rows * n_cells).map(|_| if noise.bits() % 3 == 0 { 0 } else { HIDDEN }).collect();
+            (0..n_rows * n_cells).map(|_| if noise.bits().is_multiple_of(3) { 0 } else { HIDDEN }).collect();
         (0..n_rows).for_each(|row| mask[row * n_cells + row] = 0);
         let scale = 1.0 / (head_size as f32).sqrt();
         let mut out = vec![0.0f32; queries.len()];

@@ -116,7 +116,7 @@ impl World {
             if client.leaves.is_some_and(|at| at <= self.steps) {
                 client.stream = None;
             }
-            if self.steps % client.reads_every == 0 {
+            if self.steps.is_multiple_of(client.reads_every) {
                 client.read();
             }
         }

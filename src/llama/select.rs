@@ -42,12 +42,12 @@ fn max_of_block(block: &[f32]) -> Result<f32, LlamaError> {
     let mut chunks = block.chunks_exact(LANES);
     for chunk in &mut chunks {
         for i in 0..LANES {
-            broken[i] |= !(chunk[i] < f32::INFINITY);
+            broken[i] |= chunk[i].is_nan() | (chunk[i] == f32::INFINITY);
             lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
         }
     }
     for (i, value) in chunks.remainder().iter().enumerate() {
-        broken[i] |= !(*value < f32::INFINITY);
+        broken[i] |= value.is_nan() | (*value == f32::INFINITY);
         lanes[i] = if *value > lanes[i] { *value } else { lanes[i] };
     }
     if broken.contains(&true) {

@@ -58,8 +58,8 @@ impl SeqState {
         if self.fingerprint != fingerprint(context) {
             return Err(LlamaError::State("it was saved from another model or cache type"));
         }
-        // SAFETY: the data came out of `save` on an equal context, or passed `from_bytes`'s checksum.
         let partial = self.extent == Extent::Partial;
+        // SAFETY: the data came out of `save` on an equal context, or passed `from_bytes`'s checksum.
         let status = unsafe {
             llama_sys::shim_state_seq_set(context.raw(), seq.raw(), partial, self.data.as_ptr(), self.data.len())
         };

@@ -39,14 +39,20 @@ pub struct StubRunner {
 
 /// All words that were seen, numbered.
 #[derive(Debug, Default)]
-struct Words(RwLock<(Vec<Arc<str>>, HashMap<Arc<str>, TokenId>)>);
+struct Words(RwLock<Numbered>);
+
+#[derive(Debug, Default)]
+struct Numbered {
+    words: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, TokenId>,
+}
 
 impl Words {
     fn token(&self, word: &str) -> TokenId {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).1.get(word).copied();
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).numbers.get(word).copied();
         known.unwrap_or_else(|| {
             let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            let (words, numbers) = &mut *guard;
+            let Numbered { words, numbers } = &mut *guard;
             let word: Arc<str> = word.into();
             *numbers.entry(Arc::clone(&word)).or_insert_with(|| {
                 words.push(word);
@@ -57,7 +63,7 @@ impl Words {
 
     fn word(&self, token: TokenId) -> Option<Arc<str>> {
         let index = ((token & WORD) as usize).checked_sub(1)?;
-        self.0.read().unwrap_or_else(PoisonError::into_inner).0.get(index).cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).words.get(index).cloned()
     }
 }
 
