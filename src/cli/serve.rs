@@ -43,6 +43,11 @@ pub(super) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
     let listener = runtime.block_on(bind(&args.bind))?;
     server::install_metrics();
+    // Before anybody is told that the server is there.
+    let terminated = {
+        let _inside = runtime.enter();
+        server::terminated()
+    };
     let registry = registry(args, config)?;
     let address = listener.local_addr()?;
     let models = registry.list();
@@ -55,7 +60,7 @@ pub(super) fn run(args: &ServeArgs, config: &Config) -> anyhow::Result<()> {
         tracing::warn!("no model found; `shimmy discover` shows where they are looked for");
     }
     let server_config = ServerConfig { drain: Duration::from_secs(args.drain), ..ServerConfig::default() };
-    runtime.block_on(server::run(listener, Arc::clone(&registry), server_config, server::terminated()));
+    runtime.block_on(server::run(listener, Arc::clone(&registry), server_config, terminated));
     // Dropping the models first ends what the runtime's blocking threads may wait for.
     for model in registry.list() {
         let _ = registry.unload(&model.name);

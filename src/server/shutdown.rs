@@ -12,29 +12,41 @@ pub(super) enum Phase {
     Draining,
 }
 
-/// Completes on Ctrl-C or SIGTERM.
-pub async fn terminated() {
+/// The result completes on Ctrl-C or SIGTERM. Both are caught from this call on; it must be made inside a runtime.
+pub fn terminated() -> impl Future<Output = ()> + Send + 'static {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM cannot be caught; only Ctrl-C drains");
-                let _ = tokio::signal::ctrl_c().await;
+        [SignalKind::terminate(), SignalKind::interrupt()].map(|kind| {
+            signal(kind).inspect_err(|error| tracing::warn!(%error, "a signal that ends the server cannot be caught"))
+        })
+    };
+    async move {
+        #[cfg(unix)]
+        {
+            let [terminate, interrupt] = signals;
+            tokio::select! {
+                () = received(terminate) => {}
+                () = received(interrupt) => {}
             }
         }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+        tracing::info!("shutting down: no new requests, those that run may finish");
     }
-    #[cfg(not(unix))]
-    {
-        let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Never completes where the signal cannot be caught.
+#[cfg(unix)]
+async fn received(signal: std::io::Result<tokio::signal::unix::Signal>) {
+    match signal {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
     }
-    tracing::info!("shutting down: no new requests, those that run may finish");
 }
 
 /// Begins to drain when `shutdown` completes. The result completes when the time for that is over.
