@@ -146,6 +146,14 @@ fn every_row_asks_for_outputs(files: &Files) {
     }
     context.decode(&mut batch).unwrap();
     assert_eq!(context.logits(63).unwrap().as_slice().len(), 286);
+    let few = ContextParams { n_outputs_max: 8, ..params() };
+    let mut context = Context::new(context.model(), &few).unwrap();
+    let (mut batch, seq) = (Batch::new(&context), context.seq(0).unwrap());
+    for at in 0..9 {
+        batch.add(token(20), Pos::new(at).unwrap(), seq, true).unwrap();
+    }
+    let refused = context.decode(&mut batch).unwrap_err();
+    assert!(matches!(refused, LlamaError::TooManyOutputs { outputs: 9, n_outputs_max: 8 }), "{refused}");
 }
 
 fn batch_and_sequence_of_another_context(files: &Files) {
@@ -177,6 +185,9 @@ fn partial_seq_cp(files: &Files) {
     let (from, to) = (context.seq(0).unwrap(), context.seq(1).unwrap());
     context.kv().seq_cp(from, to, Pos::new(4).unwrap()).unwrap();
     assert_eq!(context.kv().seq_range(to).unwrap(), Some((0, 3)));
+    let mut apart = Context::new(context.model(), &ContextParams { kv_unified: false, ..params() }).unwrap();
+    let (from, to) = (apart.seq(0).unwrap(), apart.seq(1).unwrap());
+    assert!(matches!(apart.kv().seq_cp(from, to, Pos::new(4).unwrap()), Err(LlamaError::NotUnified)));
 }
 
 fn shift_where_impossible(files: &Files) {

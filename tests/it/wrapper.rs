@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
 use shimmy::llama::{Backend, Batch, Context, ContextParams, Model, ModelParams, Pos, Token};
 
-use crate::support::smollm2;
+use crate::support::{smollm2, tiny};
 
 fn model() -> Model {
     Model::load(Backend::init().unwrap(), &smollm2(), &ModelParams::default(), &mut |_| true).unwrap()
@@ -54,6 +54,37 @@ fn the_stream_is_an_iterator_that_ends_with_one_summary() {
     assert_eq!(summary.reason, FinishReason::Length);
     assert_eq!((summary.usage.prompt_tokens as usize, summary.usage.completion_tokens), (n, 5));
     assert!(summary.timings.prefill_ms > 0.0 && summary.timings.decode_ms > 0.0);
+}
+
+/// Mamba and its like cannot go back in a sequence: what is shared must come from a state that was kept.
+#[test]
+fn a_recurrent_model_says_the_same_with_a_hot_and_a_cold_cache() {
+    let files = tiny::Files::new();
+    let path = files.write("recurrent.gguf", &tiny::recurrent());
+    let model = Model::load(Backend::init().unwrap(), &path, &ModelParams::default(), &mut |_| true).unwrap();
+    let ask = |engine: &EngineHandle, prompt: Vec<u32>| {
+        let sampling = SamplingParams { ignore_eos: true, ..greedy() };
+        let job = Job { prompt, sampling, max_tokens: Some(12), ..Job::default() };
+        let (mut text, mut cached) = (String::new(), 0);
+        for event in engine.submit(job).unwrap() {
+            match event.unwrap() {
+                Event::Token { text: more } => text.push_str(&more),
+                Event::Done(summary) => cached = summary.usage.cached_tokens,
+                Event::Error(error) => panic!("{error}"),
+            }
+        }
+        (text, cached)
+    };
+    let first: Vec<u32> = (20..60).collect();
+    let longer: Vec<u32> = (20..59).chain(100..120).collect();
+    let hot = engine(&model, 512);
+    for prompt in [&first, &first, &longer, &first] {
+        let (text, cached) = ask(&hot, prompt.clone());
+        let (cold, nothing) = ask(&engine(&model, 512), prompt.clone());
+        assert_eq!((text, nothing), (cold, 0), "{cached} tokens were shared");
+    }
+    let (_, cached) = ask(&hot, longer);
+    assert!(cached >= 39, "only {cached} tokens were shared");
 }
 
 #[test]
