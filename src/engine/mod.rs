@@ -1,6 +1,6 @@
 //! Sequences, batches and sampling: tokens in, events out. One thread owns the context.
 //!
-//! The engine itself knows no llama.cpp: it runs on a [`forward::Forward`], which is llama.cpp or a simulation.
+//! The engine itself knows no llama.cpp: it runs on a `Forward`, which is llama.cpp or a simulation.
 
 mod cache;
 mod cells;
