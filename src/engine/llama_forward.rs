@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use crate::llama::{
-    AbortFlag, Adapter, Batch, ComputeThreads, Context, ContextParams, Extent, LlamaError, Logits, Model, Pos, Sampler,
-    SamplerConfig, SeqId, SeqState, Token, Vocab,
+    AbortFlag, Adapter, Batch, Context, ContextParams, Extent, LlamaError, Logits, Model, Pos, Sampler, SamplerConfig,
+    SeqId, SeqState, Token, Vocab,
 };
 
 use super::command::Measure;
@@ -65,7 +65,6 @@ impl LlamaForward {
     ) -> Result<Self, LlamaError> {
         let mut context = Context::new(model, params)?;
         context.set_adapters(adapters)?;
-        context.attach_threads(ComputeThreads::new(threads)?)?;
         let reuse = match (params.kv_unified, model.is_recurrent()) {
             (false, _) => Reuse::Nothing,
             (true, true) => Reuse::Whole,

@@ -185,7 +185,7 @@ impl Context {
             message: last_error(),
             log,
         })?;
-        Ok(Self {
+        let mut context = Self {
             raw,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             model: model.clone(),
@@ -195,7 +195,18 @@ impl Context {
             threads: None,
             adapters: Vec::new(),
             outputs: Vec::new(),
-        })
+        };
+        context.start_threads(params.n_threads.max(params.n_threads_batch))?;
+        Ok(context)
+    }
+
+    /// Threads that stay between two decodes; without them llama.cpp makes new ones each time.
+    fn start_threads(&mut self, n: u32) -> Result<(), LlamaError> {
+        let threads = ComputeThreads::new(n)?;
+        // SAFETY: both are live; the pool is kept until the context is freed.
+        let status = unsafe { llama_sys::shim_threads_attach(self.raw(), threads.raw()) };
+        self.threads = Some(threads);
+        check("attaching compute threads", status, String::new())
     }
 
     #[must_use]
@@ -260,19 +271,7 @@ impl Context {
         self.abort.clone()
     }
 
-    /// Computes on these threads, which stay between two decodes, instead of on new ones each time.
-    ///
-    /// # Errors
-    /// What llama.cpp threw.
-    pub fn attach_threads(&mut self, threads: ComputeThreads) -> Result<(), LlamaError> {
-        // SAFETY: both are live; the pool is kept until the context is freed or has another one.
-        let status = unsafe { llama_sys::shim_threads_attach(self.raw(), threads.raw()) };
-        check("attaching compute threads", status, String::new())?;
-        self.threads = Some(threads);
-        Ok(())
-    }
-
-    /// Changes the thread counts from the next decode on.
+    /// Changes the thread counts from the next decode on, up to those that the context was made with.
     pub fn set_threads(&mut self, single: u32, batch: u32) {
         let clamp = |n: u32| i32::try_from(n.max(1)).unwrap_or(1);
         // SAFETY: a setter on a live context.

@@ -36,5 +36,4 @@ pub use kv_cache::KvCache;
 pub use model::{Model, ModelParams, Offload};
 pub use sampler::{Sampler, SamplerConfig};
 pub use state::{Extent, SeqState};
-pub use threads::ComputeThreads;
 pub use vocab::{Token, Vocab};

@@ -10,7 +10,7 @@ const POLL: u32 = 1;
 
 /// A pool of threads for one context.
 #[derive(Debug)]
-pub struct ComputeThreads(NonNull<llama_sys::ggml_threadpool>);
+pub(super) struct ComputeThreads(NonNull<llama_sys::ggml_threadpool>);
 
 // SAFETY: a pool belongs to no thread; it is only attached, which needs the context, and freed, which needs ownership.
 unsafe impl Send for ComputeThreads {}
