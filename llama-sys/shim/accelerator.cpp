@@ -111,7 +111,8 @@ static bool is_ours(const ggml_tensor * node) {
     const bool heads   = k->ne[2] == v->ne[2] && k->ne[2] > 0 && q->ne[2] % k->ne[2] == 0 && q->ne[2] / k->ne[2] <= 16;
     const bool sizes   = k->ne[0] == q->ne[0] && v->ne[0] == q->ne[0] && k->ne[1] % 32 == 0;
     const bool few     = q->ne[1] >= FEWEST_COLUMNS && q->ne[1] < TILE;
-    return types && plain && one && simple && heads && sizes && few && attention::supported(q->ne[0]);
+    const bool visible = mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] && v->ne[1] == k->ne[1];
+    return visible && types && plain && one && simple && heads && sizes && few && attention::supported(q->ne[0]);
 }
 
 static const char * get_name(ggml_backend_t) { return "GEMM"; }

@@ -120,7 +120,10 @@ impl<S> Cache<S> {
         found: Found,
     ) -> Result<Option<Admission>, String> {
         self.clock += 1;
-        let Some(source) = found.ready else {
+        let source = found
+            .ready
+            .filter(|source| self.cells.len(source.seq) == source.len || forward.is_whole(source.seq, source.len));
+        let Some(source) = source else {
             let Some(seq) = self.free_id(forward, None)? else { return Ok(None) };
             return Ok(Some(self.enter(seq, prompt, 0)));
         };
@@ -135,7 +138,11 @@ impl<S> Cache<S> {
                 && self.cells.len(source.seq) != source.len
                 && let Some((_, saved)) = &self.entries[source.seq as usize].saved
             {
-                forward.restore(seq, saved)?;
+                if let Err(error) = forward.restore(seq, saved) {
+                    forward.truncate(seq, 0)?;
+                    self.cells.truncate(seq, 0);
+                    return Err(error);
+                }
             }
             return Ok(Some(self.enter(seq, prompt, source.len)));
         }
@@ -207,6 +214,10 @@ impl<S> Cache<S> {
             0
         };
         self.cells.truncate(seq, left);
+        let entry = &mut self.entries[seq as usize];
+        if entry.saved.as_ref().is_some_and(|(len, _)| *len > left) {
+            entry.saved = None;
+        }
         Ok(left)
     }
 

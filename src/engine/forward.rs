@@ -128,6 +128,11 @@ pub(super) trait Forward {
     /// `to`, which holds nothing, shares the first `len` positions of `from`.
     fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String>;
 
+    /// Whether the first `len` positions of a sequence that went on are still whole, so that they can be shared.
+    fn is_whole(&mut self, _seq: u32, _len: usize) -> bool {
+        true
+    }
+
     /// The sequence forgets its positions from `len` on. `false` where this memory cannot; it then holds what it held.
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String>;
 

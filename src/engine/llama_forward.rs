@@ -202,12 +202,28 @@ impl Forward for LlamaForward {
         token(id).and_then(|token| self.vocab.is_end_of_generation(token)).unwrap_or(true)
     }
 
+    /// llama.cpp takes cells of a sequence that lie behind its sliding window for others, oldest positions first.
+    fn is_whole(&mut self, seq: u32, len: usize) -> bool {
+        let window = self.context.model().n_swa();
+        if window == 0 {
+            return true;
+        }
+        let Ok(seq) = self.seq(seq) else { return false };
+        match self.context.kv().seq_range(seq) {
+            Ok(Some((first, _))) => first == 0 || first + window <= len,
+            _ => false,
+        }
+    }
+
     fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String> {
         let (from, to) = (self.seq(from)?, self.seq(to)?);
         self.context.kv().seq_cp(from, to, Pos::new(len).map_err(text)?).map_err(text)
     }
 
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String> {
+        if len > 0 && !self.is_whole(seq, len) {
+            return Ok(false);
+        }
         let (seq, from) = (self.seq(seq)?, Pos::new(len).map_err(text)?);
         match self.context.kv().seq_rm(seq, from) {
             Ok(()) => Ok(true),

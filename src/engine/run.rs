@@ -153,11 +153,12 @@ impl<F: Forward> Engine<F> {
             self.admit();
         }
         if !self.make_plan() {
-            return if self.running.iter().all(|sequence| sequence.events.control().should_pause()) {
-                Outcome::Idle
-            } else {
-                Outcome::Busy
+            let paused = |sequence: &Sequence| sequence.events.control().should_pause();
+            let nothing_to_do = match self.running.is_empty() {
+                true => self.waiting.iter().all(|(sequence, _)| paused(sequence)),
+                false => self.running.iter().all(paused),
             };
+            return if nothing_to_do { Outcome::Idle } else { Outcome::Busy };
         }
         self.pass();
         self.adapt_threads();
@@ -193,8 +194,18 @@ impl<F: Forward> Engine<F> {
         }
         self.waiting.sort_by_key(|(sequence, _)| sequence.deadline);
         let mut index = 0;
-        while index < self.waiting.len() && self.running.len() < self.config.parallel {
+        while index < self.waiting.len() {
             let sequence = &self.waiting[index].0;
+            if sequence.events.control().should_pause() {
+                index += 1;
+                continue;
+            }
+            if self.running.len() >= self.config.parallel {
+                if self.set_aside() {
+                    continue;
+                }
+                return;
+            }
             let found = self.cache.find(&sequence.tokens);
             // Somebody computes more of this prompt right now: it will be there soon, for nothing.
             if let Some(coming) = found.coming
@@ -207,6 +218,9 @@ impl<F: Forward> Engine<F> {
                 continue;
             }
             if !self.fits(sequence.tokens.len(), found.ready) {
+                if self.set_aside() {
+                    continue;
+                }
                 return;
             }
             match self.cache.admit(&mut self.forward, &sequence.tokens, found) {
@@ -233,12 +247,30 @@ impl<F: Forward> Engine<F> {
         }
     }
 
+    /// Gives the place of a reader that is behind to somebody who waits; it goes on when it has caught up.
+    fn set_aside(&mut self) -> bool {
+        let behind = self.running.iter().position(|sequence| sequence.events.control().should_pause());
+        let Some(index) = behind else { return false };
+        let sequence = self.running.swap_remove(index);
+        let lane = self.lanes.swap_remove(index);
+        if let Err(error) = self.cache.retire(&mut self.forward, sequence.seq, &sequence.tokens) {
+            tracing::error!(error, "a sequence that was set aside could not be kept");
+        }
+        self.meter.preempted.increment(1);
+        self.waiting.push((sequence, lane));
+        true
+    }
+
     /// Whether a prompt's cells, and some for those that run to go on, are free or can be.
     fn fits(&self, tokens: usize, ready: Option<super::prefix_tree::Match>) -> bool {
         if self.running.is_empty() {
             return true;
         }
         let shape = self.forward.shape();
+        if shape.reuse == Reuse::Nothing {
+            // Each has cells of its own.
+            return true;
+        }
         let shared = ready.filter(|found| self.cache.is_running(found.seq)).map_or(0, |found| found.len);
         let margin = 16 * (self.running.len() + 1);
         self.cache.running_cells() + tokens - shared + margin <= shape.n_cells
@@ -253,7 +285,11 @@ impl<F: Forward> Engine<F> {
             let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. })).count();
             let prefilling = self.running.iter().filter(|sequence| !sequence.decoding).count();
             let limits = Limits {
-                n_batch: if self.tiles_pay() { shape.n_batch } else { shape.n_batch.min(shape.tile - 1) },
+                n_batch: if self.config.deterministic || self.tiles_pay() {
+                    shape.n_batch
+                } else {
+                    shape.n_batch.min(shape.tile - 1)
+                },
                 n_outputs: shape.n_outputs,
                 prefill: self.pace.budget(decoding, prefilling),
                 tile: shape.tile,

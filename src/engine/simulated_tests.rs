@@ -36,6 +36,19 @@ impl Rule for Hash {
     }
 }
 
+/// The same, but it never ends by itself.
+struct Endless;
+
+impl Rule for Endless {
+    fn next(&self, tokens: &[TokenId], prompt: usize) -> Result<TokenId, String> {
+        Ok(Hash.next(tokens, prompt)?.max(1))
+    }
+
+    fn piece(&self, token: TokenId) -> Option<Arc<str>> {
+        Hash.piece(token)
+    }
+}
+
 /// What the rule makes of a prompt without any engine.
 fn expected(prompt: &[TokenId], most: usize) -> (String, FinishReason) {
     let (mut tokens, mut text) = (prompt.to_vec(), String::new());
@@ -279,6 +292,27 @@ fn streams_go_on_while_a_long_prompt_is_computed() {
     }
     let longest = world.engine.rows.len();
     assert!(longest < 20, "{longest} rows in a pass beside 4 streams");
+}
+
+#[test]
+fn readers_that_stand_still_do_not_hold_all_places() {
+    let machine = Machine { n_cells: 9000, n_ctx_seq: 4000, ..machine() };
+    let mut world = World::new(machine, 2, false, 0);
+    world.engine.forward = Simulation::new(Arc::new(Endless), machine);
+    for own in 0..2 {
+        world.arrive(prompt(51 + own), 3000, Priority::Normal).reads_every = u64::MAX;
+    }
+    while world.step() == Outcome::Busy {
+        assert!(world.steps < 10_000, "readers that stand still should pause");
+    }
+    world.arrive(vec![5, 6, 7], 20, Priority::Normal);
+    for _ in 0..100 {
+        world.step();
+    }
+    assert_eq!(world.clients[2].end, Some(FinishReason::Length), "the third is served");
+    world.clients.iter_mut().for_each(|client| client.reads_every = 1);
+    world.finish_keeping();
+    assert!(world.clients.iter().all(|client| client.end == Some(FinishReason::Length)), "and nothing is lost");
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Model {
             path: path.to_owned(),
             header,
             n_tokens_vocab: u32::try_from(n_tokens).unwrap_or(0),
-            on_cpu: matches!(params.offload, Offload::Cpu | Offload::Devices { layers: Some(0), .. }),
+            on_cpu: matches!(params.offload, Offload::Cpu),
             writing: Mutex::new(()),
         })))
     }
@@ -152,7 +152,7 @@ impl Model {
         Vocab::new(self)
     }
 
-    /// Whether no layer was asked to be on a device of its own.
+    /// Whether no device but the CPU was asked for.
     #[must_use]
     pub fn is_on_cpu(&self) -> bool {
         self.0.on_cpu
@@ -195,6 +195,13 @@ impl Model {
     pub fn has_encoder(&self) -> bool {
         // SAFETY: a getter on a live model.
         unsafe { llama_sys::llama_model_has_encoder(self.raw()) }
+    }
+
+    /// Tokens that layers with a sliding window look back; 0 where there are none.
+    #[must_use]
+    pub fn n_swa(&self) -> usize {
+        // SAFETY: a getter on a live model.
+        usize::try_from(unsafe { llama_sys::llama_model_n_swa(self.raw()) }).unwrap_or(0)
     }
 
     /// Whether part of a sequence can never be dropped (Mamba, RWKV and their hybrids).

@@ -154,7 +154,9 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &[f32]) -> Result<Token, LlamaError> {
-        let k = if self.temperature == 0.0 { 1 } else { self.top_k };
+        // Below this, dividing by it leaves nothing that could be told apart.
+        let greedy = self.temperature < 1e-6;
+        let k = if greedy { 1 } else { self.top_k };
         let sorted = if k > 0 && self.grammar.is_none() {
             self.take_top(logits, k)?;
             true
@@ -162,7 +164,7 @@ impl Sampler {
             self.take_all(logits)?;
             false
         };
-        let token = if self.temperature == 0.0 { best(&self.candidates)? } else { self.draw(sorted)? };
+        let token = if greedy { best(&self.candidates)? } else { self.draw(sorted)? };
         if let Some(grammar) = &mut self.grammar {
             grammar.accept(token)?;
         }
@@ -207,8 +209,9 @@ impl Sampler {
         }
         if let Some(grammar) = &mut self.grammar {
             grammar.apply(&mut array(&mut self.candidates, false))?;
-            self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
         }
+        // Filters take logarithms of probabilities.
+        self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
         if let Some(penalties) = &self.penalties {
             let adjusted: std::collections::HashMap<i32, f32> =
                 penalties.adjusted(logits).map(|(logit, id)| (id, logit)).collect();
