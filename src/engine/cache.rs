@@ -137,12 +137,11 @@ impl<S> Cache<S> {
             if self.shape.reuse == Reuse::Whole
                 && self.cells.len(source.seq) != source.len
                 && let Some((_, saved)) = &self.entries[source.seq as usize].saved
+                && let Err(error) = forward.restore(seq, saved)
             {
-                if let Err(error) = forward.restore(seq, saved) {
-                    forward.truncate(seq, 0)?;
-                    self.cells.truncate(seq, 0);
-                    return Err(error);
-                }
+                forward.truncate(seq, 0)?;
+                self.cells.truncate(seq, 0);
+                return Err(error);
             }
             return Ok(Some(self.enter(seq, prompt, source.len)));
         }
