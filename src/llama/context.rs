@@ -11,8 +11,7 @@ use super::kv_cache::KvCache;
 use super::model::Model;
 use super::threads::ComputeThreads;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlashAttention {
     /// llama.cpp decides by model and device.
     #[default]
