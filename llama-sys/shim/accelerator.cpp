@@ -1,21 +1,32 @@
-// A ggml device that takes over the matrix products which gemm.cpp is faster at, the way ggml's own BLAS device does.
-// It computes on the threads of the context that it belongs to.
+// A ggml device that is llama.cpp's CPU backend, but for the operations that gemm.cpp and attention.cpp are faster at. It
+// takes all that the CPU backend can do, so that a graph stays in one piece: going from one backend to another and back
+// for single operations costs more than they gain.
 #include <cstring>
 #include <memory>
+#include <new>
+#include <set>
+#include <utility>
 
 #include "accelerator.hpp"
 #include "attention.hpp"
+#include "cpu.hpp"
 #include "gemm.hpp"
 #include "ggml-backend-impl.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
+#include "ggml-impl.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 namespace shim::accelerator {
 
 namespace gemm = shim::gemm;
 
-// A single column is not worth the way here and back (measured: 115 against 147 tokens a second; two, 208 against 168).
-constexpr int64_t FEWEST_COLUMNS = 2;
+// Rows from which on ggml's own attention works in tiles.
+constexpr int64_t TILE = 64;
 
 // One product of the pass under way.
 struct Product {
@@ -26,22 +37,24 @@ struct Product {
     size_t                    column_floats;
 };
 
-// Rows from which on ggml's own attention works in tiles.
-constexpr int64_t TILE = 64;
-
 struct Context {
     ggml_backend_t                                  cpu = nullptr;
     std::vector<std::unique_ptr<gemm::Activations>> activations;
     std::vector<Product>                            products;
     std::vector<attention::Inputs>                  attentions;
-    std::vector<uint8_t>                            graph_memory;
+    std::vector<ggml_tensor *>                      nodes;
+    std::vector<uint8_t>                            memory;
 
     ~Context() { ggml_backend_free(cpu); }
 };
 
-// Backends that llama.cpp made since the last call of `made`, on this thread.
+// Backends that llama.cpp made for the context under creation on this thread.
 static thread_local std::vector<ggml_backend_t> fresh;
 static thread_local bool                        hidden = false;
+
+// Buffers of the KV cache that the graphs of a context under creation use, where somebody wants to know.
+static thread_local std::set<ggml_backend_buffer_t> caches;
+static thread_local bool                            watching = false;
 
 static void quantize(ggml_tensor *, int part, int parts, void * data) {
     const Product & product = *static_cast<const Product *>(data);
@@ -110,7 +123,7 @@ static bool is_ours(const ggml_tensor * node) {
     const bool simple  = op_param(node, 1) == 0.0f && op_param(node, 2) == 0.0f;
     const bool heads   = k->ne[2] == v->ne[2] && k->ne[2] > 0 && q->ne[2] % k->ne[2] == 0 && q->ne[2] / k->ne[2] <= 16;
     const bool sizes   = k->ne[0] == q->ne[0] && v->ne[0] == q->ne[0] && k->ne[1] % 32 == 0;
-    const bool few     = q->ne[1] >= FEWEST_COLUMNS && q->ne[1] < TILE;
+    const bool few     = q->ne[1] < TILE;
     const bool visible = mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] && v->ne[1] == k->ne[1];
     return visible && types && plain && one && simple && heads && sizes && few && attention::supported(q->ne[0]);
 }
@@ -122,70 +135,98 @@ static void free_backend(ggml_backend_t backend) {
     delete backend;
 }
 
-// Turns the products into two steps each, quantising and multiplying, and runs those on the CPU backend's threads.
-static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) {
-    Context &     context = *static_cast<Context *>(backend->context);
-    const int     n       = ggml_graph_n_nodes(graph);
-    const size_t  nodes   = 2 * size_t(n);
-    const size_t  needed  = nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(nodes, false);
-    context.products.clear();
-    context.products.reserve(size_t(n));
-    context.attentions.clear();
-    context.attentions.reserve(size_t(n));
-    context.graph_memory.resize(std::max(context.graph_memory.size(), needed));
+// A product that gemm.cpp can compute.
+static bool is_product(const ggml_tensor * node) {
+    const auto is_plain = [](const ggml_tensor * tensor) {
+        return tensor->ne[2] == 1 && tensor->ne[3] == 1 && tensor->nb[0] == ggml_type_size(tensor->type);
+    };
+    const ggml_tensor * weights = node->src[0];
+    const ggml_tensor * from    = node->src[1];
+    return weights->type == GGML_TYPE_Q4_1 && from->type == GGML_TYPE_F32 && ggml_is_contiguous(weights) && is_plain(weights) &&
+           is_plain(from) && is_plain(node) && weights->ne[1] % gemm::ROWS == 0 && weights->nb[1] * gemm::ROWS < INT32_MAX &&
+           weights->buffer != nullptr && ggml_backend_buffer_is_host(weights->buffer);
+}
 
-    ggml_context * steps = ggml_init({ context.graph_memory.size(), context.graph_memory.data(), /*no_alloc =*/true });
+// Runs the graph on the CPU backend, with nodes of ours in place of those that we compute ourselves.
+static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) try {
+    Context &    context = *static_cast<Context *>(backend->context);
+    const size_t n       = size_t(graph->n_nodes);
+    context.products.clear();
+    context.products.reserve(n);
+    context.attentions.clear();
+    context.attentions.reserve(n);
+    context.nodes.clear();
+    context.memory.resize(std::max(context.memory.size(), 2 * n * ggml_tensor_overhead()));
+
+    const std::unique_ptr<ggml_context, decltype(&ggml_free)> steps(
+        ggml_init({ context.memory.size(), context.memory.data(), /*no_alloc =*/true }), ggml_free);
     if (steps == nullptr) {
         return GGML_STATUS_ALLOC_FAILED;
     }
-    ggml_cgraph *             work = ggml_new_graph_custom(steps, nodes, false);
-    const ggml_tensor *       quantised = nullptr;
-    size_t                    used      = 0;
-    const gemm::Activations * latest    = nullptr;
-    for (int i = 0; i < n; i++) {
-        const ggml_tensor * node = ggml_graph_node(graph, i);
-        if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+    const auto add = [&](ggml_custom_op_t function, void * data) {
+        ggml_tensor * node = ggml_custom_4d(steps.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, function, GGML_N_TASKS_MAX, data);
+        node->flags |= GGML_TENSOR_FLAG_COMPUTE;
+        context.nodes.push_back(node);
+    };
+    const ggml_tensor * quantised = nullptr;
+    size_t              used      = 0;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        ggml_tensor * node   = graph->nodes[i];
+        const bool    wanted = (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
+        if (wanted && node->op == GGML_OP_FLASH_ATTN_EXT && is_ours(node)) {
             context.attentions.push_back(inputs_of(node));
-            ggml_build_forward_expand(work, ggml_custom_4d(steps, GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, attend, GGML_N_TASKS_MAX,
-                                                           &context.attentions.back()));
-        }
-        if (node->op != GGML_OP_MUL_MAT) {
-            continue;
-        }
-        const ggml_tensor * weights = node->src[0];
-        const ggml_tensor * from    = node->src[1];
-        const bool          again   = from == quantised;
-        if (!again) {
-            if (used == context.activations.size()) {
-                context.activations.push_back(std::make_unique<gemm::Activations>());
+            add(attend, &context.attentions.back());
+        } else if (wanted && node->op == GGML_OP_MUL_MAT && is_product(node)) {
+            const ggml_tensor * weights = node->src[0];
+            const ggml_tensor * from    = node->src[1];
+            // Queries, keys and values come from the same.
+            const bool again = from == quantised;
+            if (!again) {
+                if (used == context.activations.size()) {
+                    context.activations.push_back(std::make_unique<gemm::Activations>());
+                }
+                context.activations[used++]->resize(from->ne[1], from->ne[0]);
+                quantised = from;
             }
-            gemm::Activations & to = *context.activations[used++];
-            to.resize(from->ne[1], from->ne[0]);
-            latest    = &to;
-            quantised = from;
+            context.products.push_back({ { static_cast<const uint8_t *>(weights->data), weights->nb[1], weights->ne[1] },
+                                         context.activations[used - 1].get(), from, static_cast<float *>(node->data),
+                                         node->nb[1] / sizeof(float) });
+            if (!again) {
+                add(quantize, &context.products.back());
+            }
+            add(multiply, &context.products.back());
+        } else {
+            context.nodes.push_back(node);
         }
-        context.products.push_back({ { static_cast<const uint8_t *>(weights->data), weights->nb[1], weights->ne[1] },
-                                     latest, from, static_cast<float *>(node->data), node->nb[1] / sizeof(float) });
-        Product * product = &context.products.back();
-        if (!again) {
-            ggml_build_forward_expand(work, ggml_custom_4d(steps, GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, quantize, GGML_N_TASKS_MAX, product));
-        }
-        ggml_build_forward_expand(work, ggml_custom_4d(steps, GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, multiply, GGML_N_TASKS_MAX, product));
     }
-    const ggml_status status = ggml_backend_graph_compute(context.cpu, work);
-    ggml_free(steps);
-    return status;
+    // What else the graph knows, the uses of its nodes among it, holds for those that are left.
+    ggml_cgraph ours = *graph;
+    ours.nodes       = context.nodes.data();
+    ours.n_nodes     = int(context.nodes.size());
+    ours.size        = ours.n_nodes;
+    ours.uid         = 0;
+    return ggml_backend_graph_compute(context.cpu, &ours);
+} catch (const std::bad_alloc &) {
+    return GGML_STATUS_ALLOC_FAILED;
 }
 
 static void set_n_threads(ggml_backend_t backend, int n) {
-    ggml_backend_cpu_set_n_threads(static_cast<Context *>(backend->context)->cpu, n);
+    if (const auto set = cpu_function<void(ggml_backend_t, int)>("ggml_backend_set_n_threads")) {
+        set(static_cast<Context *>(backend->context)->cpu, n);
+    }
+}
+
+static void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback, void * data) {
+    if (const auto set = cpu_function<void(ggml_backend_t, ggml_abort_callback, void *)>("ggml_backend_set_abort_callback")) {
+        set(static_cast<Context *>(backend->context)->cpu, callback, data);
+    }
 }
 
 // ---- the device
 
 static const char * device_name(ggml_backend_dev_t) { return "GEMM"; }
 
-static const char * device_description(ggml_backend_dev_t) { return "Q4_1 products with AVX-512 VNNI"; }
+static const char * device_description(ggml_backend_dev_t) { return "CPU with products and attention of its own for AVX-512"; }
 
 static void device_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = 0; }
 
@@ -206,7 +247,7 @@ static ggml_backend_t init_backend(ggml_backend_dev_t device, const char *) {
     static ggml_guid guid = { 0x73, 0x68, 0x69, 0x6d, 0x6d, 0x79, 0x2d, 0x67, 0x65, 0x6d, 0x6d, 0x2d, 0x71, 0x34, 0x5f, 0x31 };
 
     auto context = std::make_unique<Context>();
-    context->cpu = ggml_backend_cpu_init();
+    context->cpu = ggml_backend_dev_init(cpu_device(), nullptr);
     if (context->cpu == nullptr) {
         return nullptr;
     }
@@ -221,39 +262,25 @@ static ggml_backend_t init_backend(ggml_backend_dev_t device, const char *) {
     return backend.release();
 }
 
-static ggml_backend_buffer_type_t buffer_type(ggml_backend_dev_t) { return ggml_backend_cpu_buffer_type(); }
+static ggml_backend_buffer_type_t buffer_type(ggml_backend_dev_t) { return ggml_backend_dev_buffer_type(cpu_device()); }
 
-static ggml_backend_buffer_t buffer_from_host(ggml_backend_dev_t, void * data, size_t size, size_t) {
-    return ggml_backend_cpu_buffer_from_ptr(data, size);
-}
-
-static bool is_plain(const ggml_tensor * tensor) {
-    return tensor->ne[2] == 1 && tensor->ne[3] == 1 && tensor->nb[0] == ggml_type_size(tensor->type);
+static ggml_backend_buffer_t buffer_from_host(ggml_backend_dev_t, void * data, size_t size, size_t largest) {
+    return ggml_backend_dev_buffer_from_host_ptr(cpu_device(), data, size, largest);
 }
 
 static bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
-    switch (op->op) {
-        case GGML_OP_NONE:
-        case GGML_OP_RESHAPE:
-        case GGML_OP_VIEW:
-        case GGML_OP_PERMUTE:
-        case GGML_OP_TRANSPOSE:
-            return true;
-        case GGML_OP_MUL_MAT: {
-            const ggml_tensor * weights = op->src[0];
-            const ggml_tensor * from    = op->src[1];
-            return weights->type == GGML_TYPE_Q4_1 && from->type == GGML_TYPE_F32 && ggml_is_contiguous(weights) && is_plain(weights) &&
-                   is_plain(from) && is_plain(op) && weights->ne[1] % gemm::ROWS == 0 && from->ne[1] >= FEWEST_COLUMNS &&
-                   weights->nb[1] * gemm::ROWS < INT32_MAX;
+    for (int i = 0; watching && i < GGML_MAX_SRC && op->src[i] != nullptr; i++) {
+        const ggml_tensor * root = op->src[i]->view_src != nullptr ? op->src[i]->view_src : op->src[i];
+        if (root->buffer != nullptr && std::strncmp(root->name, "cache_", 6) == 0) {
+            caches.insert(root->buffer);
         }
-        case GGML_OP_FLASH_ATTN_EXT:
-            return is_ours(op);
-        default:
-            return false;
     }
+    return ggml_backend_dev_supports_op(cpu_device(), op);
 }
 
-static bool supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type); }
+static bool supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
+    return ggml_backend_dev_supports_buft(cpu_device(), type);
+}
 
 // ---- registration
 
@@ -281,11 +308,14 @@ static ggml_backend_dev_t get_device(ggml_backend_reg_t reg, size_t) {
 }
 
 static void * get_proc_address(ggml_backend_reg_t, const char * name) {
-    return std::string(name) == "ggml_backend_set_n_threads" ? reinterpret_cast<void *>(set_n_threads) : nullptr;
+    if (std::strcmp(name, "ggml_backend_set_n_threads") == 0) {
+        return reinterpret_cast<void *>(set_n_threads);
+    }
+    return std::strcmp(name, "ggml_backend_set_abort_callback") == 0 ? reinterpret_cast<void *>(set_abort_callback) : nullptr;
 }
 
 void install() {
-    if (!gemm::supported()) {
+    if (!gemm::supported() || cpu_device() == nullptr) {
         return;
     }
     static ggml_backend_reg reg = [] {
@@ -300,16 +330,42 @@ void install() {
     ggml_backend_register(&reg);
 }
 
-void hide(bool from_this_thread) { hidden = from_this_thread; }
-
-std::vector<ggml_backend_t> made() {
-    std::vector<ggml_backend_t> all;
-    std::swap(all, fresh);
-    return all;
+Creation::Creation(bool accelerated) {
+    fresh.clear();
+    caches.clear();
+    hidden   = !accelerated;
+    watching = accelerated;
 }
 
+Creation::~Creation() {
+    hidden   = false;
+    watching = false;
+}
+
+void Creation::release_caches() {
+#ifdef __linux__
+    const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    for (ggml_backend_buffer_t buffer : caches) {
+        if (!ggml_backend_buffer_is_host(buffer)) {
+            continue;
+        }
+        const uintptr_t base  = reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(buffer));
+        const uintptr_t begin = (base + page - 1) / page * page;
+        const uintptr_t end   = (base + ggml_backend_buffer_get_size(buffer)) / page * page;
+        if (begin < end) {
+            // It does no harm where this fails.
+            madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);
+        }
+    }
+#endif
+}
+
+std::vector<ggml_backend_t> Creation::made() { return std::exchange(fresh, {}); }
+
 void set_threadpool(ggml_backend_t backend, ggml_threadpool * pool) {
-    ggml_backend_cpu_set_threadpool(static_cast<Context *>(backend->context)->cpu, pool);
+    if (const auto set = cpu_function<void(ggml_backend_t, ggml_threadpool *)>("ggml_backend_cpu_set_threadpool")) {
+        set(static_cast<Context *>(backend->context)->cpu, pool);
+    }
 }
 
 } // namespace shim::accelerator

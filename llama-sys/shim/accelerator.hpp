@@ -13,11 +13,21 @@ namespace shim::accelerator {
 // Registers the device where the processor has what it needs. Call once, after llama.cpp's own devices are there.
 void install();
 
-// Whether contexts that are created on this thread do without it.
-void hide(bool from_this_thread);
+// The creation of a context on this thread, with the device or without it.
+class Creation {
+  public:
+    explicit Creation(bool accelerated);
+    ~Creation();
+    Creation(const Creation &)             = delete;
+    Creation & operator=(const Creation &) = delete;
 
-// The backends that llama.cpp created on this thread since the last call. They belong to llama.cpp.
-std::vector<ggml_backend_t> made();
+    // The device's backends that llama.cpp made. They belong to llama.cpp.
+    std::vector<ggml_backend_t> made();
+
+    // Gives the pages of the new context's KV cache back to the system. llama.cpp has filled them with zeros, and zeros
+    // they are again as soon as somebody looks, but only then do they take memory.
+    void release_caches();
+};
 
 void set_threadpool(ggml_backend_t backend, ggml_threadpool * pool);
 

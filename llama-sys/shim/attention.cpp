@@ -161,7 +161,8 @@ void attend(const Inputs & in, int part, int parts) noexcept {
 
     const int64_t items = in.n_rows * in.n_kv_heads;
     int64_t       known = -1;
-    for (int64_t item = items * part / parts; item < items * (part + 1) / parts; item++) {
+    // In turn, since rows of a long prompt, which see many cells, lie side by side.
+    for (int64_t item = part; item < items; item += parts) {
         const int64_t row = item / in.n_kv_heads;
         if (row != known) {
             visible(in.mask + row * in.mask_row, in.n_cells, cells);

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "accelerator.hpp"
+#include "cpu.hpp"
 #include "ggml-cpu.h"
 #include "guard.hpp"
 
@@ -48,15 +49,6 @@ template <typename Get> static bool read_text(Get && get, std::string & text) {
     }
     text.resize(n);
     return true;
-}
-
-// The CPU backend can be a module of its own, so its functions are asked for by name.
-template <typename Function> static Function * cpu_function(const char * name) {
-    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    if (cpu == nullptr) {
-        return nullptr;
-    }
-    return reinterpret_cast<Function *>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name));
 }
 
 // Which backends of ours a context has.
@@ -202,11 +194,12 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         if (p->accelerate && params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
             params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
         }
-        shim::accelerator::made();
-        shim::accelerator::hide(!p->accelerate);
+        shim::accelerator::Creation creation(p->accelerate);
         *out = llama_init_from_model(model, params);
-        shim::accelerator::hide(false);
-        accelerators(*out, shim::accelerator::made());
+        if (*out != nullptr) {
+            creation.release_caches();
+            accelerators(*out, creation.made());
+        }
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not create the context");
     });
 }
@@ -224,7 +217,7 @@ void shim_context_free(llama_context * ctx) noexcept {
 
 int shim_threads_new(int32_t n_threads, uint32_t poll, ggml_threadpool ** out) noexcept {
     return guarded([&] {
-        const auto create = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new");
+        const auto create = shim::cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new");
         if (create == nullptr) {
             return fail(SHIM_REFUSED, "the CPU backend has no thread pools");
         }
@@ -247,7 +240,7 @@ int shim_threads_attach(llama_context * ctx, ggml_threadpool * pool) noexcept {
 
 void shim_threads_free(ggml_threadpool * pool) noexcept {
     guarded([&] {
-        if (const auto destroy = cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")) {
+        if (const auto destroy = shim::cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")) {
             destroy(pool);
         }
         return SHIM_OK;

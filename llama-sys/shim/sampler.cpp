@@ -69,11 +69,4 @@ int shim_sampler_accept(llama_sampler * sampler, llama_token token) noexcept {
     });
 }
 
-int shim_sampler_reset(llama_sampler * sampler) noexcept {
-    return guarded([&] {
-        llama_sampler_reset(sampler);
-        return SHIM_OK;
-    });
-}
-
 } // extern "C"

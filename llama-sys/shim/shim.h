@@ -146,7 +146,6 @@ int shim_samplers_init(const struct shim_sampling * params, struct shim_samplers
 int shim_grammar_init(const struct llama_vocab * vocab, const char * gbnf, const char * root, struct llama_sampler ** out) SHIM_NOEXCEPT;
 int shim_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) SHIM_NOEXCEPT;
 int shim_sampler_accept(struct llama_sampler * sampler, llama_token token) SHIM_NOEXCEPT;
-int shim_sampler_reset(struct llama_sampler * sampler) SHIM_NOEXCEPT;
 
 /* ---- kernels.cpp: our own CPU kernels by themselves, for tests. SHIM_REFUSED where this processor cannot run them ---- */
 

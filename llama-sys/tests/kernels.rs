@@ -35,7 +35,9 @@ fn halves_are_what_they_should_be() {
 #[test]
 fn products_are_those_of_the_unpacked_weights() {
     let mut noise = Noise(1);
-    for (n_rows, length, n_columns, parts) in [(16, 32, 1, 1), (48, 576, 7, 2), (32, 1536, 13, 3), (16, 2080, 70, 2)] {
+    for (n_rows, length, n_columns, parts) in
+        [(16, 32, 1, 1), (48, 576, 1, 2), (32, 1536, 1, 3), (48, 576, 7, 2), (32, 1536, 13, 3), (16, 2080, 70, 2)]
+    {
         let (mut weights, mut plain) = (Vec::new(), Vec::new());
         for _ in 0..n_rows * length / 32 {
             let (scale, minimum) = (1 + (noise.bits() % 20) as i32, (noise.bits() % 40) as i32 - 20);
@@ -141,5 +143,35 @@ fn attention_sees_what_the_mask_shows() {
                 assert!((got - exact).abs() < 1e-4, "row {row}, head {head}, {d}: {got}, not {exact}");
             }
         }
+    }
+}
+
+/// A model whose numbers went wrong must not seem to be well.
+#[test]
+fn a_product_with_what_is_no_number_is_none() {
+    const LENGTH: usize = 64;
+    let weights = vec![0x11u8; 16 * LENGTH / 32 * 20];
+    for (n_columns, wrong) in [(1, f32::NAN), (1, f32::INFINITY), (3, f32::NAN)] {
+        let mut columns = vec![1.0f32; n_columns * LENGTH];
+        columns[7] = wrong;
+        let mut out = vec![0.0f32; 16 * n_columns];
+        // SAFETY: all buffers have the sizes that the numbers say.
+        let status = unsafe {
+            shim_kernel_gemm(
+                weights.as_ptr(),
+                16,
+                LENGTH as i64,
+                columns.as_ptr(),
+                n_columns as i64,
+                1,
+                out.as_mut_ptr(),
+            )
+        };
+        if status.unsigned_abs() == SHIM_REFUSED {
+            eprintln!("not checked: this processor has no AVX-512 VNNI");
+            return;
+        }
+        assert!(out[..16].iter().all(|value| value.is_nan()), "{wrong}: {:?}", &out[..16]);
+        assert!(out[16..].iter().all(|value| value.is_finite()), "a column of its own: {:?}", &out[16..]);
     }
 }

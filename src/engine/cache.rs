@@ -268,10 +268,14 @@ impl<S> Cache<S> {
 
     /// Frees the sequence's id and those of its cells that nobody shares.
     pub fn release<F: Forward<Saved = S>>(&mut self, forward: &mut F, seq: u32) -> Result<(), String> {
-        forward.truncate(seq, 0)?;
-        self.cells.truncate(seq, 0);
         self.tree.remove(seq);
         self.entries[seq as usize] = Entry::default();
+        if let Err(failure) = forward.truncate(seq, 0) {
+            // Nobody can share it, and whoever needs room tries again.
+            self.entries[seq as usize].holder = Holder::Idle;
+            return Err(failure);
+        }
+        self.cells.truncate(seq, 0);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What the reader of a generation and the engine tell each other beside the events: stop, change the
 //! temperature, I am slow.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -14,15 +15,16 @@ const RESUME_BELOW: usize = 64 << 10;
 /// What the engine should know at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// The reader wants no more. `in_pass`: the sequence is part of the pass under way.
-    Cancelled { in_pass: bool },
+    /// The reader wants no more. `pass`: the one under way that the sequence is part of.
+    Cancelled { pass: Option<NonZeroU32> },
     /// A reader that was slow has caught up.
     CaughtUp,
 }
 
 pub(super) type OnSignal = Arc<dyn Fn(Signal) + Send + Sync>;
 
-/// Shared between the reader of a generation and the engine.
+/// Shared between the reader of a generation and the engine. Each of the two sets something and then looks at what the
+/// other has set, so both must see the same order.
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
@@ -33,7 +35,8 @@ struct Inner {
     /// Bytes that were sent and not yet read.
     backlog: AtomicUsize,
     paused: AtomicBool,
-    in_pass: AtomicBool,
+    /// The pass under way that the sequence is part of; 0 where it is not.
+    pass: AtomicU32,
     on_signal: Option<OnSignal>,
 }
 
@@ -50,14 +53,14 @@ impl Control {
 
     /// Ends the generation within one step, in whatever phase it is.
     pub fn cancel(&self) {
-        if !self.0.cancelled.swap(true, Ordering::AcqRel) {
-            self.signal(Signal::Cancelled { in_pass: self.0.in_pass.swap(false, Ordering::AcqRel) });
+        if !self.0.cancelled.swap(true, Ordering::SeqCst) {
+            self.signal(Signal::Cancelled { pass: self.leave_pass() });
         }
     }
 
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.load(Ordering::Acquire)
+        self.0.cancelled.load(Ordering::SeqCst)
     }
 
     /// From the next token on. The caller checks the range.
@@ -78,34 +81,39 @@ impl Control {
     /// Bytes that wait for the reader.
     #[must_use]
     pub fn backlog(&self) -> usize {
-        self.0.backlog.load(Ordering::Acquire)
+        self.0.backlog.load(Ordering::SeqCst)
     }
 
     pub(super) fn sent(&self, bytes: usize) {
-        self.0.backlog.fetch_add(bytes, Ordering::AcqRel);
+        self.0.backlog.fetch_add(bytes, Ordering::SeqCst);
     }
 
     pub(super) fn read(&self, bytes: usize) {
-        let left = self.0.backlog.fetch_sub(bytes, Ordering::AcqRel) - bytes;
-        if left < RESUME_BELOW && self.0.paused.load(Ordering::Acquire) && self.0.paused.swap(false, Ordering::AcqRel) {
+        let left = self.0.backlog.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        if left < RESUME_BELOW && self.0.paused.load(Ordering::SeqCst) && self.0.paused.swap(false, Ordering::SeqCst) {
             self.signal(Signal::CaughtUp);
         }
     }
 
     /// Whether the reader is so far behind that the sequence should wait. It is told when the reader catches up.
     pub(super) fn should_pause(&self) -> bool {
-        let behind = if self.0.paused.load(Ordering::Acquire) { RESUME_BELOW } else { PAUSE_ABOVE };
+        let behind = if self.0.paused.load(Ordering::SeqCst) { RESUME_BELOW } else { PAUSE_ABOVE };
         if self.backlog() < behind {
             return false;
         }
-        self.0.paused.store(true, Ordering::Release);
+        self.0.paused.store(true, Ordering::SeqCst);
         // It may have caught up between the two.
-        self.backlog() >= RESUME_BELOW || !self.0.paused.swap(false, Ordering::AcqRel)
+        self.backlog() >= RESUME_BELOW || !self.0.paused.swap(false, Ordering::SeqCst)
     }
 
-    /// Marks the sequence as part of a pass, or no longer so. Returns what it was.
-    pub(super) fn set_in_pass(&self, in_pass: bool) -> bool {
-        self.0.in_pass.swap(in_pass, Ordering::AcqRel)
+    /// Marks the sequence as part of a pass.
+    pub(super) fn join_pass(&self, pass: NonZeroU32) {
+        self.0.pass.store(pass.get(), Ordering::SeqCst);
+    }
+
+    /// Takes the mark away. The result is the pass, for whoever of two comes first.
+    pub(super) fn leave_pass(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0.pass.swap(0, Ordering::SeqCst))
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,6 +1,7 @@
 //! The engine from outside: start it, submit to it, stop it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel as commands_channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -49,8 +50,8 @@ pub struct Job {
 pub(super) struct Shared {
     /// Requests that wait or run.
     requests: AtomicUsize,
-    /// Sequences of the pass under way whose readers are still there.
-    in_pass: AtomicUsize,
+    /// The pass under way, in the upper half, and how many of its sequences still have their readers.
+    pass: AtomicU64,
     abort: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -62,7 +63,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new() -> Self {
-        Self { requests: AtomicUsize::new(0), in_pass: AtomicUsize::new(0), abort: OnceLock::new() }
+        Self { requests: AtomicUsize::new(0), pass: AtomicU64::new(0), abort: OnceLock::new() }
     }
 
     pub(super) fn abort(&self) {
@@ -71,18 +72,21 @@ impl Shared {
         }
     }
 
-    pub(super) fn begin_pass(&self, members: usize) {
-        self.in_pass.store(members, Ordering::Release);
+    pub(super) fn begin_pass(&self, pass: NonZeroU32, members: usize) {
+        let members = u32::try_from(members).unwrap_or(u32::MAX);
+        self.pass.store(u64::from(pass.get()) << 32 | u64::from(members), Ordering::SeqCst);
     }
 
     pub(super) fn end_pass(&self) {
-        self.in_pass.store(0, Ordering::Release);
+        self.pass.store(0, Ordering::SeqCst);
     }
 
-    /// One member of the pass wants its result no more. The last one stops it.
-    pub(super) fn left_pass(&self) {
-        let before = self.in_pass.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
-        if before == Ok(1) {
+    /// One member of a pass wants its result no more. The last one stops it, if it is still under way.
+    pub(super) fn left_pass(&self, pass: NonZeroU32) {
+        let one_less =
+            |now: u64| (now >> 32 == u64::from(pass.get()) && now & u64::from(u32::MAX) > 0).then(|| now - 1);
+        let before = self.pass.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        if before.is_ok_and(|before| before & u64::from(u32::MAX) == 1) {
             self.abort();
         }
     }
@@ -199,8 +203,8 @@ impl EngineHandle {
         let commands = self.commands.clone().ok_or(EngineError::Stopped)?;
         let shared = Arc::clone(&self.shared);
         Ok(Arc::new(move |signal| {
-            if signal == (Signal::Cancelled { in_pass: true }) {
-                shared.left_pass();
+            if let Signal::Cancelled { pass: Some(pass) } = signal {
+                shared.left_pass(pass);
             }
             // An engine that has ended needs no waking.
             let _ = commands.send(Command::Wake);
@@ -231,7 +235,7 @@ impl EngineHandle {
 
 impl Drop for EngineHandle {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.store(true, Ordering::SeqCst);
         self.shared.abort();
         // Streams that are still held elsewhere keep a sender alive, so the engine is told, not only left.
         if let Some(commands) = self.commands.take() {

@@ -1,5 +1,6 @@
 //! One forward pass of the engine: from a plan to rows, through the model, and back to the sequences.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::error::EngineError;
@@ -69,20 +70,24 @@ impl<F: Forward> Engine<F> {
         if self.is_stopping() {
             self.shared.abort();
         }
-        self.shared.begin_pass(self.plan.shares.len());
+        #[allow(clippy::cast_possible_truncation)] // Only to tell a pass from the few before it.
+        let pass = NonZeroU32::new(self.steps as u32).unwrap_or(NonZeroU32::MAX);
+        self.shared.begin_pass(pass, self.plan.shares.len());
         for share in &self.plan.shares {
             let control = self.running[share.index].events.control();
-            control.set_in_pass(true);
+            control.join_pass(pass);
             // Its signal came before the mark, so it was not counted.
-            if control.is_cancelled() && control.set_in_pass(false) {
-                self.shared.left_pass();
+            if control.is_cancelled()
+                && let Some(pass) = control.leave_pass()
+            {
+                self.shared.left_pass(pass);
             }
         }
     }
 
     fn end_pass(&mut self) {
         for share in &self.plan.shares {
-            self.running[share.index].events.control().set_in_pass(false);
+            self.running[share.index].events.control().leave_pass();
         }
         self.shared.end_pass();
     }

@@ -132,6 +132,7 @@ impl<F: Forward> Engine<F> {
                 match Sequence::new(&self.forward, request, due) {
                     Ok((sequence, sampler)) => self.waiting.push((sequence, Lane::new(sampler))),
                     Err(failure) => {
+                        self.meter.failed.increment(1);
                         events.send(Event::Error(EngineError::Failed(failure)));
                     }
                 }
@@ -390,7 +391,7 @@ impl<F: Forward> Engine<F> {
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.stopping.load(Ordering::SeqCst)
     }
 
     pub(super) fn fail_all(&mut self, failure: &str) {
@@ -405,6 +406,7 @@ impl<F: Forward> Engine<F> {
             self.fail(self.running.len() - 1, EngineError::Stopped);
         }
         for (sequence, _) in self.waiting.drain(..) {
+            self.meter.failed.increment(1);
             sequence.events.send(Event::Error(EngineError::Stopped));
         }
         self.measurements.clear();

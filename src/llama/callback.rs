@@ -111,12 +111,12 @@ pub struct AbortFlag(Arc<AtomicBool>);
 impl AbortFlag {
     /// Makes the running decode, or the next one, end with [`super::LlamaError::Aborted`].
     pub fn abort(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::SeqCst);
     }
 
     /// Takes an abort back that no decode has seen.
     pub fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.store(false, Ordering::SeqCst);
     }
 
     fn is_set(&self) -> bool {
