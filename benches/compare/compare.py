@@ -87,10 +87,10 @@ def load(api, port, work, salt):
 
 
 @contextlib.contextmanager
-def busy_process():
+def busy_process(settle_s=1):
     process = subprocess.Popen(["sh", "-c", "while :; do :; done"])
     try:
-        time.sleep(1)
+        time.sleep(settle_s)
         yield
     finally:
         process.kill()
@@ -194,4 +194,5 @@ def main():
         print(f"| {title} | {show(ours)} | {show(medians.get('peer'))} | {show(medians.get('peer -np'))} ({slots}) | {verdict} | {'≥' if more else '≤'} {wanted:.2f} |")
 
 
-main()
+if __name__ == "__main__":
+    main()

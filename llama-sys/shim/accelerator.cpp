@@ -44,6 +44,8 @@ struct Context {
     std::vector<attention::Inputs>                  attentions;
     std::vector<ggml_tensor *>                      nodes;
     std::vector<uint8_t>                            memory;
+    std::vector<float>                              scratch; // of one attention at a time
+    int                                             n_threads = 1;
 
     ~Context() { ggml_backend_free(cpu); }
 };
@@ -71,6 +73,10 @@ static void multiply(ggml_tensor *, int part, int parts, void * data) {
 
 static void attend(ggml_tensor *, int part, int parts, void * data) {
     attention::attend(*static_cast<const attention::Inputs *>(data), part, parts);
+}
+
+static void merge(ggml_tensor *, int part, int parts, void * data) {
+    attention::merge(*static_cast<const attention::Inputs *>(data), part, parts);
 }
 
 static float op_param(const ggml_tensor * node, int index) {
@@ -170,12 +176,18 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) try {
     };
     const ggml_tensor * quantised = nullptr;
     size_t              used      = 0;
+    int64_t             scratch   = 0;
     for (int i = 0; i < graph->n_nodes; i++) {
         ggml_tensor * node   = graph->nodes[i];
         const bool    wanted = (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
         if (wanted && node->op == GGML_OP_FLASH_ATTN_EXT && is_ours(node)) {
             context.attentions.push_back(inputs_of(node));
-            add(attend, &context.attentions.back());
+            attention::Inputs & inputs = context.attentions.back();
+            scratch                    = std::max(scratch, inputs.divide(context.n_threads));
+            add(attend, &inputs);
+            if (inputs.split > 1) {
+                add(merge, &inputs);
+            }
         } else if (wanted && node->op == GGML_OP_MUL_MAT && is_product(node)) {
             const ggml_tensor * weights = node->src[0];
             const ggml_tensor * from    = node->src[1];
@@ -199,6 +211,10 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) try {
             context.nodes.push_back(node);
         }
     }
+    context.scratch.resize(std::max(context.scratch.size(), size_t(scratch)));
+    for (attention::Inputs & inputs : context.attentions) {
+        inputs.scratch = context.scratch.data();
+    }
     // What else the graph knows, the uses of its nodes among it, holds for those that are left.
     ggml_cgraph ours = *graph;
     ours.nodes       = context.nodes.data();
@@ -211,8 +227,10 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) try {
 }
 
 static void set_n_threads(ggml_backend_t backend, int n) {
+    Context & context = *static_cast<Context *>(backend->context);
     if (const auto set = cpu_function<void(ggml_backend_t, int)>("ggml_backend_set_n_threads")) {
-        set(static_cast<Context *>(backend->context)->cpu, n);
+        set(context.cpu, n);
+        context.n_threads = n;
     }
 }
 

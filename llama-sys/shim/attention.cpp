@@ -14,10 +14,20 @@
 
 namespace shim::attention {
 
+// A head's part of a row's cells adds up to weighted values, then the largest score and the weight of all.
+constexpr int64_t TAIL = 16;
+
+int64_t Inputs::divide(int parts) noexcept {
+    split = n_rows < 4 * parts ? parts : 1;
+    return (split > 1 ? n_rows * split : parts) * n_heads * (head_size + TAIL);
+}
+
 #ifdef SHIM_ATTENTION
 
 // Cells that are looked at together: the lanes of a register.
 constexpr int GROUP = 16;
+// How many cells ahead the next ones are fetched.
+constexpr size_t AHEAD = 2 * GROUP;
 // Largest number of heads that share keys and values.
 constexpr int MOST_SHARING = 16;
 
@@ -80,101 +90,158 @@ TARGET static inline void load(const char * base, size_t stride, const int32_t *
     }
 }
 
-// One row and one group of heads that share keys and values. N registers hold a head.
+// Keys or values that will be needed soon. The processor does not guess them: they lie apart, and in no regular order.
 template <int N>
-TARGET static void attend_one(const Inputs & in, int64_t row, int64_t kv_head, const std::vector<int32_t> & cells) noexcept {
-    const int64_t sharing = in.n_heads / in.n_kv_heads;
-    __m512        totals[MOST_SHARING][N];
-    __m512        loaded[GROUP][N];
-    float         largest[MOST_SHARING];
-    float         weight[MOST_SHARING];
-    alignas(64) float share[MOST_SHARING][GROUP];
-    for (int64_t h = 0; h < sharing; h++) {
-        largest[h] = -INFINITY;
-        weight[h]  = 0.0f;
-        for (int d = 0; d < N; d++) {
-            totals[h][d] = _mm512_setzero_ps();
+TARGET static inline void prefetch(const char * base, size_t stride, const int32_t * cells, size_t count) noexcept {
+    for (size_t i = 0; i < count; i++) {
+        for (int line = 0; line < 32 * N; line += 64) {
+            _mm_prefetch(base + size_t(cells[i]) * stride + line, _MM_HINT_T0);
         }
     }
-    for (size_t begin = 0; begin < cells.size(); begin += GROUP) {
-        const size_t    count = std::min(size_t(GROUP), cells.size() - begin);
+}
+
+static float * partial(const Inputs & in, int64_t slot, int64_t head) noexcept {
+    return in.scratch + (slot * in.n_heads + head) * (in.head_size + TAIL);
+}
+
+// The heads of one row over `n` cells. N registers hold a head.
+template <int N>
+TARGET static void attend_cells(const Inputs & in, int64_t row, int64_t slot, const int32_t * cells, size_t n) noexcept {
+    const int64_t sharing = in.n_heads / in.n_kv_heads;
+    __m512        loaded[GROUP][N];
+    alignas(64) float share[MOST_SHARING][GROUP];
+    for (int64_t head = 0; head < in.n_heads; head++) {
+        float * total = partial(in, slot, head);
+        std::fill_n(total, in.head_size, 0.0f);
+        total[in.head_size]     = -INFINITY;
+        total[in.head_size + 1] = 0.0f;
+    }
+    // All heads of a few cells, then the next cells: a cell's heads lie side by side.
+    for (size_t begin = 0; begin < n; begin += GROUP) {
+        const size_t    count = std::min(size_t(GROUP), n - begin);
         const __mmask16 there = __mmask16((1u << count) - 1);
-        load<N>(in.keys + kv_head * in.key_head, in.key_cell, cells.data() + begin, count, loaded);
-        for (int64_t h = 0; h < sharing; h++) {
-            const char * query = in.queries + row * in.query_row + (kv_head * sharing + h) * in.query_head;
-            __m512       q[N];
-            for (int d = 0; d < N; d++) {
-                q[d] = _mm512_loadu_ps(query + 64 * d);
+        for (int64_t kv_head = 0; kv_head < in.n_kv_heads; kv_head++) {
+            const char * keys   = in.keys + kv_head * in.key_head;
+            const char * values = in.values + kv_head * in.value_head;
+            if (begin + AHEAD < n) {
+                const size_t coming = std::min(size_t(GROUP), n - begin - AHEAD);
+                prefetch<N>(keys, in.key_cell, cells + begin + AHEAD, coming);
+                prefetch<N>(values, in.value_cell, cells + begin + AHEAD, coming);
             }
-            __m512 products[GROUP];
-            for (size_t i = 0; i < GROUP; i++) {
-                products[i] = _mm512_setzero_ps();
-                if (i < count) {
-                    products[i] = _mm512_mul_ps(loaded[i][0], q[0]);
-                    for (int d = 1; d < N; d++) {
-                        products[i] = _mm512_fmadd_ps(loaded[i][d], q[d], products[i]);
+            load<N>(keys, in.key_cell, cells + begin, count, loaded);
+            for (int64_t h = 0; h < sharing; h++) {
+                const int64_t head  = kv_head * sharing + h;
+                const char *  query = in.queries + row * in.query_row + head * in.query_head;
+                float *       total = partial(in, slot, head);
+                __m512        q[N];
+                for (int d = 0; d < N; d++) {
+                    q[d] = _mm512_loadu_ps(query + 64 * d);
+                }
+                __m512 products[GROUP];
+                for (size_t i = 0; i < GROUP; i++) {
+                    products[i] = _mm512_setzero_ps();
+                    if (i < count) {
+                        products[i] = _mm512_mul_ps(loaded[i][0], q[0]);
+                        for (int d = 1; d < N; d++) {
+                            products[i] = _mm512_fmadd_ps(loaded[i][d], q[d], products[i]);
+                        }
                     }
                 }
-            }
-            const __m512 scores = _mm512_mul_ps(sums(products), _mm512_set1_ps(in.scale));
-            const float  top    = std::max(largest[h], _mm512_mask_reduce_max_ps(there, scores));
-            const __m512 powers = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(scores, _mm512_set1_ps(top))));
-            // What was summed up so far was relative to a smaller maximum.
-            const float shrink = largest[h] == top ? 1.0f : std::exp(largest[h] - top);
-            largest[h]         = top;
-            weight[h]          = weight[h] * shrink + _mm512_reduce_add_ps(powers);
-            _mm512_store_ps(share[h], powers);
-            if (shrink != 1.0f) {
-                for (int d = 0; d < N; d++) {
-                    totals[h][d] = _mm512_mul_ps(totals[h][d], _mm512_set1_ps(shrink));
+                const __m512 scores  = _mm512_mul_ps(sums(products), _mm512_set1_ps(in.scale));
+                float &      largest = total[in.head_size];
+                float &      weight  = total[in.head_size + 1];
+                const float  top     = std::max(largest, _mm512_mask_reduce_max_ps(there, scores));
+                const __m512 powers  = _mm512_maskz_mov_ps(there, exponential(_mm512_sub_ps(scores, _mm512_set1_ps(top))));
+                _mm512_store_ps(share[h], powers);
+                if (largest != top) {
+                    // What was summed up so far was relative to a smaller maximum.
+                    const float shrink = std::exp(largest - top);
+                    for (int d = 0; d < N; d++) {
+                        _mm512_storeu_ps(total + 16 * d, _mm512_mul_ps(_mm512_loadu_ps(total + 16 * d), _mm512_set1_ps(shrink)));
+                    }
+                    weight *= shrink;
+                    largest = top;
                 }
+                weight += _mm512_reduce_add_ps(powers);
             }
-        }
-        load<N>(in.values + kv_head * in.value_head, in.value_cell, cells.data() + begin, count, loaded);
-        for (int64_t h = 0; h < sharing; h++) {
-            __m512 total[N];
-            for (int d = 0; d < N; d++) {
-                total[d] = totals[h][d];
-            }
-            for (size_t i = 0; i < count; i++) {
-                const __m512 part = _mm512_set1_ps(share[h][i]);
+            load<N>(values, in.value_cell, cells + begin, count, loaded);
+            for (int64_t h = 0; h < sharing; h++) {
+                float * total = partial(in, slot, kv_head * sharing + h);
+                __m512  sum[N];
                 for (int d = 0; d < N; d++) {
-                    total[d] = _mm512_fmadd_ps(loaded[i][d], part, total[d]);
+                    sum[d] = _mm512_loadu_ps(total + 16 * d);
                 }
-            }
-            for (int d = 0; d < N; d++) {
-                totals[h][d] = total[d];
+                for (size_t i = 0; i < count; i++) {
+                    const __m512 part = _mm512_set1_ps(share[h][i]);
+                    for (int d = 0; d < N; d++) {
+                        sum[d] = _mm512_fmadd_ps(loaded[i][d], part, sum[d]);
+                    }
+                }
+                for (int d = 0; d < N; d++) {
+                    _mm512_storeu_ps(total + 16 * d, sum[d]);
+                }
             }
         }
     }
-    for (int64_t h = 0; h < sharing; h++) {
-        char *       out     = in.out + row * in.out_row + (kv_head * sharing + h) * in.out_head;
-        const __m512 inverse = _mm512_set1_ps(weight[h] > 0.0f ? 1.0f / weight[h] : 0.0f);
-        for (int d = 0; d < N; d++) {
-            _mm512_storeu_ps(out + 64 * d, _mm512_mul_ps(totals[h][d], inverse));
+}
+
+// Puts together what the parts of a row's cells added up to.
+static void merge_head(const Inputs & in, int64_t row, int64_t head, int64_t first_slot, int64_t slots) noexcept {
+    float * out    = reinterpret_cast<float *>(in.out + row * in.out_row + head * in.out_head);
+    float   top    = -INFINITY;
+    float   weight = 0.0f;
+    for (int64_t slot = first_slot; slot < first_slot + slots; slot++) {
+        top = std::max(top, partial(in, slot, head)[in.head_size]);
+    }
+    std::fill_n(out, in.head_size, 0.0f);
+    for (int64_t slot = first_slot; slot < first_slot + slots; slot++) {
+        const float * total = partial(in, slot, head);
+        if (total[in.head_size + 1] > 0.0f) {
+            const float shrink = std::exp(total[in.head_size] - top);
+            weight += shrink * total[in.head_size + 1];
+            for (int64_t d = 0; d < in.head_size; d++) {
+                out[d] += shrink * total[d];
+            }
         }
+    }
+    const float inverse = weight > 0.0f ? 1.0f / weight : 0.0f;
+    for (int64_t d = 0; d < in.head_size; d++) {
+        out[d] *= inverse;
     }
 }
 
 void attend(const Inputs & in, int part, int parts) noexcept {
     thread_local std::vector<int32_t> cells;
 
-    const int64_t items = in.n_rows * in.n_kv_heads;
-    int64_t       known = -1;
     // In turn, since rows of a long prompt, which see many cells, lie side by side.
-    for (int64_t item = part; item < items; item += parts) {
-        const int64_t row = item / in.n_kv_heads;
+    int64_t known = -1;
+    for (int64_t item = part; item < in.n_rows * in.split; item += parts) {
+        const int64_t row   = item / in.split;
+        const int64_t piece = item % in.split;
         if (row != known) {
             visible(in.mask + row * in.mask_row, in.n_cells, cells);
             known = row;
         }
+        const size_t  begin = cells.size() * size_t(piece) / size_t(in.split);
+        const size_t  n     = cells.size() * size_t(piece + 1) / size_t(in.split) - begin;
+        const int64_t slot  = in.split > 1 ? item : part;
         switch (in.head_size) {
-            case 64: attend_one<4>(in, row, item % in.n_kv_heads, cells); break;
-            case 80: attend_one<5>(in, row, item % in.n_kv_heads, cells); break;
-            case 96: attend_one<6>(in, row, item % in.n_kv_heads, cells); break;
-            case 128: attend_one<8>(in, row, item % in.n_kv_heads, cells); break;
-            default: attend_one<16>(in, row, item % in.n_kv_heads, cells); break;
+            case 64: attend_cells<4>(in, row, slot, cells.data() + begin, n); break;
+            case 80: attend_cells<5>(in, row, slot, cells.data() + begin, n); break;
+            case 96: attend_cells<6>(in, row, slot, cells.data() + begin, n); break;
+            case 128: attend_cells<8>(in, row, slot, cells.data() + begin, n); break;
+            default: attend_cells<16>(in, row, slot, cells.data() + begin, n); break;
         }
+        for (int64_t head = 0; in.split == 1 && head < in.n_heads; head++) {
+            merge_head(in, row, head, slot, 1);
+        }
+    }
+}
+
+void merge(const Inputs & in, int part, int parts) noexcept {
+    for (int64_t item = part; item < in.n_rows * in.n_heads; item += parts) {
+        const int64_t row = item / in.n_heads;
+        merge_head(in, row, item % in.n_heads, row * in.split, in.split);
     }
 }
 
@@ -183,6 +250,8 @@ void attend(const Inputs & in, int part, int parts) noexcept {
 bool supported(int64_t) noexcept { return false; }
 
 void attend(const Inputs &, int, int) noexcept {}
+
+void merge(const Inputs &, int, int) noexcept {}
 
 #endif
 

@@ -30,12 +30,18 @@ struct Inputs {
     int64_t      n_kv_heads; // each serves n_heads / n_kv_heads heads
     int64_t      n_cells;    // a multiple of 32
     float        scale;
+    int64_t      split;   // pieces that the cells of a row are divided into, with few rows to share among threads
+    float *      scratch;
+
+    // Sets `split` for so many threads. Returns how many floats of scratch memory are needed.
+    int64_t divide(int parts) noexcept;
 };
 
 // Whether this processor can run it, and whether there is code for heads of this size.
 bool supported(int64_t head_size) noexcept;
 
-// Part `part` of `parts`.
+// Part `part` of at most as many `parts` as the inputs were divided for. Where `split` is more than 1, merge comes after it.
 void attend(const Inputs & inputs, int part, int parts) noexcept;
+void merge(const Inputs & inputs, int part, int parts) noexcept;
 
 } // namespace shim::attention

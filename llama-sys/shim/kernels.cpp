@@ -3,6 +3,8 @@
 #include "gemm.hpp"
 #include "guard.hpp"
 
+#include <vector>
+
 using shim::fail;
 using shim::guarded;
 
@@ -56,8 +58,13 @@ int shim_kernel_attention(const float * queries, const uint16_t * keys, const ui
         in.n_kv_heads                = n_kv_heads;
         in.n_cells                   = n_cells;
         in.scale                     = scale;
+        std::vector<float> scratch(size_t(in.divide(parts)));
+        in.scratch = scratch.data();
         for (int part = 0; part < parts; part++) {
             shim::attention::attend(in, part, parts);
+        }
+        for (int part = 0; in.split > 1 && part < parts; part++) {
+            shim::attention::merge(in, part, parts);
         }
         return int(SHIM_OK);
     });

@@ -89,9 +89,13 @@ fn products_are_those_of_the_unpacked_weights() {
 fn attention_sees_what_the_mask_shows() {
     const HIDDEN: u16 = 0xfc00;
     let mut noise = Noise(2);
-    for (head_size, n_rows, n_heads, n_kv_heads, n_cells, parts) in
-        [(64, 3, 9, 3, 96, 2), (128, 2, 8, 8, 256, 3), (80, 5, 4, 2, 32, 1), (256, 2, 4, 1, 64, 2)]
-    {
+    for (head_size, n_rows, n_heads, n_kv_heads, n_cells, parts) in [
+        (64, 3, 9, 3, 96, 2),
+        (64, 1, 9, 3, 2048, 3),
+        (128, 9, 8, 8, 256, 2),
+        (80, 5, 4, 2, 32, 1),
+        (256, 2, 4, 1, 64, 2),
+    ] {
         let queries: Vec<f32> = (0..n_rows * n_heads * head_size).map(|_| noise.next()).collect();
         let mut cells = || -> (Vec<u16>, Vec<f64>) {
             let integers: Vec<i32> =

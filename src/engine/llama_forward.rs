@@ -245,7 +245,9 @@ impl Forward for LlamaForward {
     }
 
     fn set_threads(&mut self, threads: u32) {
-        self.context.set_threads(threads, threads);
+        if let Err(error) = self.context.set_threads(threads, threads) {
+            tracing::warn!(%error, threads, "the number of computing threads stays as it was");
+        }
     }
 
     fn aborter(&self) -> Box<dyn Fn() + Send + Sync> {

@@ -270,11 +270,17 @@ impl Context {
         self.abort.clone()
     }
 
-    /// Changes the thread counts from the next decode on, up to those that the context was made with.
-    pub fn set_threads(&mut self, single: u32, batch: u32) {
+    /// Changes the thread counts from the next decode on. Threads that are not needed end: they would go on to look for
+    /// work on the cores that somebody else is to have.
+    ///
+    /// # Errors
+    /// What llama.cpp says where it cannot start threads; the counts stay as they were.
+    pub fn set_threads(&mut self, single: u32, batch: u32) -> Result<(), LlamaError> {
         let clamp = |n: u32| i32::try_from(n.max(1)).unwrap_or(1);
+        self.start_threads(single.max(batch))?;
         // SAFETY: a setter on a live context.
         unsafe { llama_sys::llama_set_n_threads(self.raw(), clamp(single), clamp(batch)) };
+        Ok(())
     }
 
     /// Runs the batch through the model.
