@@ -104,23 +104,23 @@ static float * partial(const Inputs & in, int64_t slot, int64_t head) noexcept {
     return in.scratch + (slot * in.n_heads + head) * (in.head_size + TAIL);
 }
 
-// The heads of one row over `n` cells. N registers hold a head.
+// One row over `n` cells, with the heads of the keys and values from `first` up to `last`. N registers hold a head.
 template <int N>
-TARGET static void attend_cells(const Inputs & in, int64_t row, int64_t slot, const int32_t * cells, size_t n) noexcept {
+TARGET static void attend_cells(const Inputs & in, int64_t row, int64_t slot, const int32_t * cells, size_t n, int64_t first,
+                                int64_t last) noexcept {
     const int64_t sharing = in.n_heads / in.n_kv_heads;
     __m512        loaded[GROUP][N];
     alignas(64) float share[MOST_SHARING][GROUP];
-    for (int64_t head = 0; head < in.n_heads; head++) {
+    for (int64_t head = first * sharing; head < last * sharing; head++) {
         float * total = partial(in, slot, head);
         std::fill_n(total, in.head_size, 0.0f);
         total[in.head_size]     = -INFINITY;
         total[in.head_size + 1] = 0.0f;
     }
-    // All heads of a few cells, then the next cells: a cell's heads lie side by side.
     for (size_t begin = 0; begin < n; begin += GROUP) {
         const size_t    count = std::min(size_t(GROUP), n - begin);
         const __mmask16 there = __mmask16((1u << count) - 1);
-        for (int64_t kv_head = 0; kv_head < in.n_kv_heads; kv_head++) {
+        for (int64_t kv_head = first; kv_head < last; kv_head++) {
             const char * keys   = in.keys + kv_head * in.key_head;
             const char * values = in.values + kv_head * in.value_head;
             if (begin + AHEAD < n) {
@@ -185,6 +185,16 @@ TARGET static void attend_cells(const Inputs & in, int64_t row, int64_t slot, co
     }
 }
 
+static void attend_heads(const Inputs & in, int64_t row, int64_t slot, const int32_t * cells, size_t n, int64_t first, int64_t last) noexcept {
+    switch (in.head_size) {
+        case 64: return attend_cells<4>(in, row, slot, cells, n, first, last);
+        case 80: return attend_cells<5>(in, row, slot, cells, n, first, last);
+        case 96: return attend_cells<6>(in, row, slot, cells, n, first, last);
+        case 128: return attend_cells<8>(in, row, slot, cells, n, first, last);
+        default: return attend_cells<16>(in, row, slot, cells, n, first, last);
+    }
+}
+
 // Puts together what the parts of a row's cells added up to.
 static void merge_head(const Inputs & in, int64_t row, int64_t head, int64_t first_slot, int64_t slots) noexcept {
     float * out    = reinterpret_cast<float *>(in.out + row * in.out_row + head * in.out_head);
@@ -225,12 +235,11 @@ void attend(const Inputs & in, int part, int parts) noexcept {
         const size_t  begin = cells.size() * size_t(piece) / size_t(in.split);
         const size_t  n     = cells.size() * size_t(piece + 1) / size_t(in.split) - begin;
         const int64_t slot  = in.split > 1 ? item : part;
-        switch (in.head_size) {
-            case 64: attend_cells<4>(in, row, slot, cells.data() + begin, n); break;
-            case 80: attend_cells<5>(in, row, slot, cells.data() + begin, n); break;
-            case 96: attend_cells<6>(in, row, slot, cells.data() + begin, n); break;
-            case 128: attend_cells<8>(in, row, slot, cells.data() + begin, n); break;
-            default: attend_cells<16>(in, row, slot, cells.data() + begin, n); break;
+        // A lone row's cells come from far: all heads of a few of them at a time, since they lie side by side. Many rows
+        // share cells that are near by then, and it is the sums that had better stay near.
+        const int64_t together = in.split > 1 ? in.n_kv_heads : 1;
+        for (int64_t first = 0; first < in.n_kv_heads; first += together) {
+            attend_heads(in, row, slot, cells.data() + begin, n, first, first + together);
         }
         for (int64_t head = 0; in.split == 1 && head < in.n_heads; head++) {
             merge_head(in, row, head, slot, 1);
