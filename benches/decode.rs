@@ -9,7 +9,8 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shimmy::engine::measure;
 use shimmy::llama::{Backend, Context, ContextParams, Model, ModelParams};
-use shimmy::placement::{GpuBackend, select};
+use shimmy::placement::{GpuBackend, PlacementSpec};
+use shimmy::runner::offload_for;
 
 const PROMPT: usize = 512;
 const GENERATION: usize = 32;
@@ -25,7 +26,8 @@ fn model_path() -> PathBuf {
 
 fn context(gpu: GpuBackend) -> Result<Context, String> {
     let backend = Backend::init().map_err(|e| e.to_string())?;
-    let offload = select(backend, gpu).map_err(|e| e.to_string())?;
+    let asked = PlacementSpec { gpu_backend: gpu, ..PlacementSpec::default() };
+    let offload = offload_for(backend, &asked).map_err(|e| e.to_string())?;
     let params = ModelParams { offload, ..ModelParams::default() };
     let model = Model::load(backend, &model_path(), &params, &mut |_| true).map_err(|e| e.to_string())?;
     Context::new(&model, &ContextParams { n_ctx: 1024, ..ContextParams::default() }).map_err(|e| e.to_string())

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::placement::GpuBackend;
+use crate::placement::PlacementSpec;
 use crate::registry::{LoadDefaults, Registry, discover, search_paths};
 use crate::runner::ServeSpec;
 
 /// Options that every command shares.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub gpu_backend: GpuBackend,
+    pub placement: PlacementSpec,
     pub model_dirs: Vec<PathBuf>,
     pub context_tokens: Option<u32>,
     pub threads: Option<u32>,
@@ -60,7 +60,7 @@ impl Config {
 
     fn empty_registry(&self) -> Registry {
         Registry::new(LoadDefaults {
-            gpu_backend: self.gpu_backend,
+            placement: self.placement.clone(),
             context_tokens: self.context_tokens,
             threads: self.threads,
             template: self.template.clone(),

@@ -49,10 +49,10 @@ fn add_llama(all: &mut Value) {
     use crate::llama::{Backend, revision};
 
     all["llama_cpp"] = revision().into();
-    match Backend::init().and_then(crate::placement::system_report) {
-        Ok(report) => {
-            all["devices"] = json!(report.devices);
-            all["backends"] = json!(report.registered);
+    match Backend::init().and_then(crate::placement::Inventory::of) {
+        Ok(inventory) => {
+            all["devices"] = json!(inventory.devices);
+            all["backends"] = json!(inventory.registered);
         }
         Err(error) => all["devices_error"] = error.to_string().into(),
     }

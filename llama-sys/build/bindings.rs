@@ -42,6 +42,7 @@ const TYPES: &[&str] = &[
     "ggml_type",
     "llama_batch",
     "llama_flash_attn_type",
+    "llama_split_mode",
     "llama_rope_type",
     "llama_vocab_type",
     "llama_token_data_array",

@@ -12,7 +12,7 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     let mut build = cc::Build::new();
     // As system headers, so that warnings are about our own lines only.
-    for part in ["include", "ggml/include", "ggml/src", "common", "vendor"] {
+    for part in ["include", "ggml/include", "ggml/src", "common", "vendor", "src"] {
         build.flag(format!("-isystem{}", source.join(part).display()));
     }
     build
@@ -29,6 +29,7 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
             [
                 "core.cpp",
                 "memory.cpp",
+                "placement.cpp",
                 "sampler.cpp",
                 "chat.cpp",
                 "gemm.cpp",

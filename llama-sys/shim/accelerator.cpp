@@ -134,7 +134,7 @@ static bool is_ours(const ggml_tensor * node) {
     return visible && types && plain && one && simple && heads && sizes && few && attention::supported(q->ne[0]);
 }
 
-static const char * get_name(ggml_backend_t) { return "GEMM"; }
+static const char * get_name(ggml_backend_t) { return "AVX512"; }
 
 static void free_backend(ggml_backend_t backend) {
     delete static_cast<Context *>(backend->context);
@@ -242,7 +242,7 @@ static void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callb
 
 // ---- the device
 
-static const char * device_name(ggml_backend_dev_t) { return "GEMM"; }
+static const char * device_name(ggml_backend_dev_t) { return "AVX512"; }
 
 static const char * device_description(ggml_backend_dev_t) { return "CPU with products and attention of its own for AVX-512"; }
 
@@ -302,7 +302,7 @@ static bool supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
 
 // ---- registration
 
-static const char * reg_name(ggml_backend_reg_t) { return "GEMM"; }
+static const char * reg_name(ggml_backend_reg_t) { return "AVX512"; }
 
 static size_t device_count(ggml_backend_reg_t) { return 1; }
 

@@ -137,14 +137,28 @@ int shim_device_get(size_t index, shim_device * out) noexcept {
     });
 }
 
+size_t shim_max_devices(void) noexcept { return llama_max_devices(); }
+
 int shim_model_load(const char * path, const shim_model_params * p, llama_model ** out) noexcept {
     return guarded([&] {
         llama_model_params params          = llama_model_default_params();
         params.devices                     = p->devices;
         params.n_gpu_layers                = p->n_gpu_layers;
+        params.split_mode                  = llama_split_mode(p->split_mode);
+        params.main_gpu                    = p->main_gpu;
+        params.tensor_split                = p->tensor_split;
+        std::vector<llama_model_tensor_buft_override> overrides;
+        for (const char * const * pattern = p->cpu_tensors; pattern != nullptr && *pattern != nullptr; pattern++) {
+            overrides.push_back({ *pattern, ggml_backend_cpu_buffer_type() });
+        }
+        if (!overrides.empty()) {
+            overrides.push_back({ nullptr, nullptr });
+            params.tensor_buft_overrides = overrides.data();
+        }
         params.load_mode                   = load_mode(*p);
         params.vocab_only                  = p->vocab_only;
         params.check_tensors               = p->check_tensors;
+        params.no_alloc                    = p->no_alloc;
         params.progress_callback           = p->progress;
         params.progress_callback_user_data = p->progress_data;
         *out                               = llama_model_load_from_file(path, params);

@@ -54,13 +54,20 @@ int shim_device_get(size_t index, struct shim_device * out) SHIM_NOEXCEPT;
 struct shim_model_params {
     ggml_backend_dev_t *    devices;      /* NULL-terminated; NULL means "llama.cpp chooses" */
     int32_t                 n_gpu_layers; /* negative means all */
+    int32_t                 split_mode;   /* enum llama_split_mode */
+    int32_t                 main_gpu;     /* index into devices, for LLAMA_SPLIT_MODE_NONE */
+    const float *           tensor_split; /* llama_max_devices() shares; NULL follows the free memory */
+    const char * const *    cpu_tensors;  /* NULL-terminated regular expressions of tensors that stay on the CPU, or NULL */
     bool                    use_mmap;
     bool                    use_mlock;
     bool                    vocab_only;
     bool                    check_tensors;
+    bool                    no_alloc; /* lay out only; then neither use_mmap nor use_mlock */
     llama_progress_callback progress;
     void *                  progress_data;
 };
+
+size_t shim_max_devices(void) SHIM_NOEXCEPT;
 
 int shim_model_load(const char * path, const struct shim_model_params * params, struct llama_model ** out) SHIM_NOEXCEPT;
 /* A metadata value as text, or NULL in *out where the key is absent. */
@@ -109,6 +116,23 @@ int shim_tokenize(const struct llama_vocab * vocab, const char * text, int32_t t
 /* The token's bytes, not always whole UTF-8. SHIM_TOO_SMALL sets *len to the number needed. */
 int shim_token_to_piece(const struct llama_vocab * vocab, llama_token token, char * buffer, int32_t capacity, bool special,
                         int32_t * len) SHIM_NOEXCEPT;
+
+/* ---- placement.cpp ---- */
+
+/* Name of the device that a layer was placed on. It lives as long as the process. */
+int shim_layer_device(const struct llama_model * model, int32_t layer, const char ** name) SHIM_NOEXCEPT;
+
+/* Bytes of one buffer type. Memory of the host counts for the CPU, whoever allocated it. */
+struct shim_memory {
+    const char * device;
+    const char * buffer_type;
+    uint64_t     weights;
+    uint64_t     context;
+    uint64_t     compute;
+};
+
+/* SHIM_TOO_SMALL sets *count to the number needed. */
+int shim_memory_use(const struct llama_context * ctx, struct shim_memory * out, size_t capacity, size_t * count) SHIM_NOEXCEPT;
 
 /* ---- memory.cpp: KV cache and state ---- */
 

@@ -1,58 +1,174 @@
-//! `shimmy gpu-info`: what is compiled in, and which devices exist.
+//! `shimmy gpu-info`: what is compiled in, which devices exist, what would be used, and why a GPU is not.
 
 use clap::Args;
 use serde_json::json;
 
-use crate::placement::SystemReport;
+use crate::config::Config;
+use crate::placement::{Choice, Inventory, PciGpu, PlacementError, PlacementReport, SystemReport, choose, pci_gpus};
 use crate::system;
 
 use super::output;
 
-/// Shows the backends of this binary and the devices that they find.
+/// Shows the backends of this binary, the devices that they find and what --gpu-backend would use. Exits with 3 where that
+/// backend cannot be used.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   shimmy gpu-info
-  RUST_LOG=debug shimmy gpu-info        # with what the backends say while they start")]
+  shimmy --gpu-backend vulkan gpu-info        # exits with 3 where Vulkan cannot be used
+  shimmy gpu-info --model ./model.gguf        # loads it and shows where its layers and bytes are
+  RUST_LOG=debug shimmy gpu-info              # with what the backends say while they start")]
 pub(super) struct GpuInfoArgs {
+    /// Loads this model and shows where it is.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &GpuInfoArgs) -> anyhow::Result<()> {
-    let (revision, report) = report()?;
+pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
+    let (revision, inventory) = inventory()?;
+    let report = SystemReport::new(&inventory);
+    let choice = choose(&inventory, &config.placement);
+    let reasons = reasons(&inventory, &report, &choice, &pci_gpus());
+    let placement = match &args.model {
+        Some(name) => {
+            let (registry, name) = config.registry_for(name);
+            Some(output::load(&registry, &name)?.runner().info().placement.clone())
+        }
+        None => None,
+    };
+    let asked = config.placement.gpu_backend.name();
     if args.json {
-        return output::print_json(
-            &json!({ "llama_cpp": revision, "features": system::build_features(), "system": report }),
-        );
+        output::print_json(&json!({
+            "llama_cpp": revision,
+            "features": system::build_features(),
+            "system": report,
+            "pci_gpus": pci_gpus(),
+            "selected": selected(asked, &choice),
+            "why_no_gpu": reasons,
+            "model": placement,
+        }))?;
+    } else {
+        output::print(format!("llama.cpp       {}", revision.unwrap_or("not in this build")))?;
+        output::print(format!("features        {}", system::build_features().join(", ")))?;
+        output::print(format!("registered      {}", report.registered.join(", ")))?;
+        output::print(format!("auto would use  {} ({})", report.auto, report.auto_why))?;
+        let uses = choice.as_ref().map_or_else(|_| "cannot be used".into(), uses);
+        output::print(format!("{:<15} {uses}\n\n", format!("{asked} uses")))?;
+        show_backends(&report)?;
+        show_devices(&report)?;
+        if !reasons.is_empty() {
+            output::print("\nWhy is my GPU not used?")?;
+            for reason in &reasons {
+                output::print(format!("  - {reason}"))?;
+            }
+        }
+        if let Some(placement) = &placement {
+            output::print("\n")?;
+            show_placement(placement)?;
+        }
     }
-    output::print(format!("llama.cpp       {}", revision.unwrap_or("not in this build")))?;
-    output::print(format!("features        {}", system::build_features().join(", ")))?;
-    output::print(format!("registered      {}", report.registered.join(", ")))?;
-    output::print(format!("auto would use  {}\n\n", report.auto))?;
+    Ok(choice.map(|_| ())?)
+}
+
+fn uses(choice: &Choice) -> String {
+    match choice.devices.as_slice() {
+        [] => format!("the CPU ({})", choice.why),
+        devices => devices.iter().map(|device| device.title()).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn selected(asked: &str, choice: &Result<Choice, PlacementError>) -> serde_json::Value {
+    match choice {
+        Ok(choice) => json!({
+            "asked": asked,
+            "usable": true,
+            "devices": choice.devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(),
+            "why": choice.why,
+        }),
+        Err(error) => json!({ "asked": asked, "usable": false, "devices": [], "why": error.to_string() }),
+    }
+}
+
+/// Facts that keep a GPU from being used; none where one is.
+fn reasons(
+    inventory: &Inventory,
+    report: &SystemReport,
+    choice: &Result<Choice, PlacementError>,
+    hardware: &[PciGpu],
+) -> Vec<String> {
+    if choice.as_ref().is_ok_and(|choice| !choice.devices.is_empty()) {
+        return Vec::new();
+    }
+    let mut reasons: Vec<String> =
+        hardware.iter().map(|gpu| format!("the system has {gpu}; {} can drive it", gpu.backends())).collect();
+    if hardware.is_empty() && cfg!(target_os = "linux") {
+        reasons.push("the system shows no GPU on its PCI bus".into());
+    }
+    if let Ok(choice) = choice {
+        reasons.push(format!("the CPU was chosen: {}", choice.why));
+    }
+    let compiled = report.backends.iter().filter(|backend| backend.compiled_in);
+    for backend in compiled.clone() {
+        if let Some(reason) = &backend.reason {
+            reasons.push(format!("{}: {reason}", backend.name));
+        }
+    }
+    if compiled.count() == 0 {
+        reasons.push("this binary has no GPU backend; build with --features llama-vulkan, llama-cuda, llama-opencl or llama-metal".into());
+    }
+    reasons.extend(inventory.devices.iter().filter(|d| d.software).map(|d| format!("{} draws on the CPU", d.title())));
+    reasons
+}
+
+fn show_backends(report: &SystemReport) -> anyhow::Result<()> {
     let rows = report.backends.iter().map(|backend| {
-        let state = match (backend.compiled_in, backend.devices.is_empty()) {
-            (false, _) => format!("not compiled in (build with --features llama-{})", backend.name),
-            (true, true) => "compiled in, no device found".into(),
-            (true, false) => format!("ready: {}", backend.devices.join(", ")),
+        let state = match &backend.reason {
+            Some(reason) if backend.compiled_in => format!("compiled in, no device: {reason}"),
+            Some(reason) => reason.clone(),
+            None => format!("ready: {}", backend.devices.join(", ")),
         };
         vec![backend.name.clone(), state]
     });
     output::print(output::table(&["BACKEND", "STATE"], &[], rows.collect()))?;
-    output::print("\n")?;
+    output::print("\n")
+}
+
+fn show_devices(report: &SystemReport) -> anyhow::Result<()> {
     let rows = report.devices.iter().map(|device| {
         let memory = format!("{} of {} MB free", device.memory_free_mb, device.memory_total_mb);
-        vec![device.name.clone(), device.kind.clone(), memory, device.description.clone()]
+        let kind = if device.software { "software".into() } else { device.kind.to_string() };
+        vec![device.name.clone(), kind, memory, device.description.clone()]
     });
     output::print(output::table(&["DEVICE", "KIND", "MEMORY", "DESCRIPTION"], &[], rows.collect()))
 }
 
+/// A model's devices with their layers and bytes.
+pub(super) fn show_placement(placement: &PlacementReport) -> anyhow::Result<()> {
+    let rows = placement.devices.iter().map(|device| {
+        let name = if device.description.is_empty() {
+            device.name.clone()
+        } else {
+            format!("{} ({})", device.name, device.description)
+        };
+        let bytes = [device.weights_bytes, device.context_bytes, device.compute_bytes].map(output::bytes);
+        [vec![name, device.layers.to_string()], bytes.to_vec()].concat()
+    });
+    output::print(output::table(
+        &["PLACED ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE"],
+        &[1, 2, 3, 4],
+        rows.collect(),
+    ))
+}
+
 #[cfg(feature = "llama")]
-fn report() -> anyhow::Result<(Option<&'static str>, SystemReport)> {
+fn inventory() -> anyhow::Result<(Option<&'static str>, Inventory)> {
     use crate::llama::{Backend, revision};
-    Ok((Some(revision()), crate::placement::system_report(Backend::init()?)?))
+    Ok((Some(revision()), Inventory::of(Backend::init()?)?))
 }
 
 #[cfg(not(feature = "llama"))]
-fn report() -> anyhow::Result<(Option<&'static str>, SystemReport)> {
-    Ok((None, SystemReport { auto: "none".into(), ..SystemReport::default() }))
+#[allow(clippy::unnecessary_wraps)] // With llama.cpp it can fail.
+fn inventory() -> anyhow::Result<(Option<&'static str>, Inventory)> {
+    Ok((None, Inventory::default()))
 }

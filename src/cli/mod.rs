@@ -6,6 +6,8 @@ mod generate;
 mod gpu_info;
 mod list;
 mod output;
+mod placement_args;
+mod plan;
 mod probe;
 mod serve;
 
@@ -15,9 +17,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::placement::GpuBackend;
 
 use engine_args::EngineArgs;
+use placement_args::PlacementArgs;
 
 /// Runs local GGUF language models: on the command line, and over HTTP, SSE and WebSocket.
 #[derive(Debug, Parser)]
@@ -31,16 +33,6 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Where models run: auto, cpu, cuda, vulkan, opencl or metal. What is named here is used, or the load fails.
-    #[arg(
-        long,
-        global = true,
-        default_value = "auto",
-        env = "SHIMMY_GPU_BACKEND",
-        value_name = "BACKEND",
-        help_heading = "Models"
-    )]
-    gpu_backend: GpuBackend,
     /// More directories to look for models in, separated by `;`.
     #[arg(long, global = true, value_name = "A;B", help_heading = "Models")]
     model_dirs: Option<String>,
@@ -70,6 +62,8 @@ struct GlobalArgs {
     #[arg(long, global = true, env = "SHIMMY_LORA_GGUF", value_name = "PATH", hide = true)]
     lora_gguf: Option<PathBuf>,
     #[command(flatten)]
+    placement: PlacementArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -79,6 +73,7 @@ enum Command {
     Generate(generate::GenerateArgs),
     List(list::ListArgs),
     Discover(list::DiscoverArgs),
+    Plan(plan::PlanArgs),
     Probe(probe::ProbeArgs),
     Bench(bench::BenchArgs),
     GpuInfo(gpu_info::GpuInfoArgs),
@@ -87,7 +82,7 @@ enum Command {
 impl GlobalArgs {
     fn config(&self) -> Config {
         Config {
-            gpu_backend: self.gpu_backend,
+            placement: self.placement.spec(),
             model_dirs: self.model_dirs.as_deref().map(crate::registry::split_list).unwrap_or_default(),
             context_tokens: self.ctx_size,
             threads: self.threads,
@@ -112,7 +107,8 @@ fn parse_lora(text: &str) -> Result<(PathBuf, f32), String> {
     Ok((PathBuf::from(path), scale))
 }
 
-/// Parses the arguments and runs the command. 0 for success, 1 for failure, 2 for bad usage and a failed probe.
+/// Parses the arguments and runs the command. 0 for success, 1 for failure, 2 for bad usage and a failed probe, 3 where
+/// a model cannot run where it was asked to.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -123,9 +119,10 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args, &config),
         Command::List(args) => list::list(&args, &config),
         Command::Discover(args) => list::discover(&args, &config),
+        Command::Plan(args) => plan::run(&args, &config),
         Command::Probe(args) => return probe::run(&args, &config),
         Command::Bench(args) => bench::run(&args, &config),
-        Command::GpuInfo(args) => gpu_info::run(&args),
+        Command::GpuInfo(args) => gpu_info::run(&args, &config),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,7 +130,7 @@ pub fn main() -> ExitCode {
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            ExitCode::FAILURE
+            output::exit_code(&error, ExitCode::FAILURE)
         }
     }
 }

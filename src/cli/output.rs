@@ -1,17 +1,28 @@
 //! Tables, progress and errors.
 
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::registry::{Lease, Registry};
+use crate::placement::PlacementError;
+use crate::registry::{Lease, Registry, RegistryError};
+use crate::runner::LoadError;
 
 /// Prints an error and its causes to stderr.
 pub(super) fn error(error: &anyhow::Error) {
     let label = if std::io::stderr().is_terminal() { "\x1b[1;31merror\x1b[0m" } else { "error" };
     eprintln!("{label}: {error:#}");
+}
+
+/// 3 where a model cannot run where it was asked to, else `other`.
+pub(super) fn exit_code(error: &anyhow::Error, other: ExitCode) -> ExitCode {
+    let load = error
+        .downcast_ref::<RegistryError>()
+        .is_some_and(|error| matches!(error, RegistryError::Load { error: LoadError::Placement(_), .. }));
+    if load || error.is::<PlacementError>() { ExitCode::from(3) } else { other }
 }
 
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -31,7 +31,7 @@ pub(super) fn run(args: &ProbeArgs, config: &Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            ExitCode::from(2)
+            output::exit_code(&error, ExitCode::from(2))
         }
     }
 }
@@ -111,5 +111,6 @@ fn show(args: &ProbeArgs, report: &Value) -> anyhow::Result<()> {
     for (label, value) in rows {
         output::print(format!("{label:<14} {value}"))?;
     }
-    Ok(())
+    output::print("\n")?;
+    super::gpu_info::show_placement(&serde_json::from_value(report["placement"].clone())?)
 }

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use crate::llama::{
-    AbortFlag, Adapter, Batch, Context, ContextParams, Extent, LlamaError, Logits, Model, Pos, Sampler, SamplerConfig,
-    SeqId, SeqState, Token, Vocab,
+    AbortFlag, Adapter, Batch, Context, ContextParams, Extent, LlamaError, Logits, MemoryUse, Model, Pos, Sampler,
+    SamplerConfig, SeqId, SeqState, Token, Vocab,
 };
 
 use super::command::Measure;
@@ -29,7 +29,8 @@ pub(super) struct LlamaForward {
 }
 
 impl EngineHandle {
-    /// Creates the context on a thread of its own and waits until it is ready. `n_ctx_seq` limits each sequence.
+    /// Creates the context on a thread of its own and waits until it is ready. `n_ctx_seq` limits each sequence. What
+    /// the context takes of the memory comes with the handle.
     ///
     /// # Errors
     /// What creating the context or attaching the adapters failed with.
@@ -39,19 +40,25 @@ impl EngineHandle {
         context: ContextParams,
         n_ctx_seq: u32,
         config: EngineConfig,
-    ) -> Result<Self, LlamaError> {
+    ) -> Result<(Self, Vec<MemoryUse>), LlamaError> {
         let model = model.clone();
         let threads = config.threads;
-        Self::start(
+        let (report, memory) = std::sync::mpsc::sync_channel(1);
+        let handle = Self::start(
             config,
-            move || LlamaForward::new(&model, &adapters, &context, n_ctx_seq, threads),
+            move || {
+                let forward = LlamaForward::new(&model, &adapters, &context, n_ctx_seq, threads)?;
+                let _ = report.send(forward.context.memory_use()?);
+                Ok(forward)
+            },
             |message| LlamaError::Native {
                 call: "starting the engine's thread",
                 status: 0,
                 message,
                 log: String::new(),
             },
-        )
+        )?;
+        Ok((handle, memory.recv().unwrap_or_default()))
     }
 }
 

@@ -7,6 +7,9 @@ use super::callback;
 use super::device::{Device, device_at};
 use super::error::{LlamaError, check};
 
+/// What the initialisation said, or its status and message.
+static DONE: OnceLock<Result<String, (i32, String)>> = OnceLock::new();
+
 /// Proof that llama.cpp is initialised. Cheap to copy; it stays initialised until the process ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Backend(());
@@ -17,15 +20,15 @@ impl Backend {
     /// # Errors
     /// What a backend threw while it looked for its devices. It is the same at every later call.
     pub fn init() -> Result<Self, LlamaError> {
-        static DONE: OnceLock<Result<(), (i32, String)>> = OnceLock::new();
         let done = DONE.get_or_init(|| {
             callback::install_log();
             // SAFETY: called once, before any other call into llama.cpp.
             let (status, log) = callback::capture_log(|| unsafe { llama_sys::shim_backend_init() });
-            check("backend initialisation", status, log).map_err(|e| (status, e.to_string()))
+            check("backend initialisation", status, log.clone()).map_err(|e| (status, e.to_string()))?;
+            Ok(log)
         });
         match done {
-            Ok(()) => Ok(Self(())),
+            Ok(_) => Ok(Self(())),
             Err((status, message)) => Err(LlamaError::Native {
                 call: "backend initialisation",
                 status: status.unsigned_abs(),
@@ -33,6 +36,12 @@ impl Backend {
                 log: String::new(),
             }),
         }
+    }
+
+    /// Warnings and errors of the backends while they looked for their devices, a line each.
+    #[must_use]
+    pub fn complaints(self) -> &'static str {
+        DONE.get().and_then(|done| done.as_deref().ok()).unwrap_or_default()
     }
 
     /// Names of the registered backends in llama.cpp's order, e.g. `["Vulkan", "CPU"]`. A name is here because

@@ -1,6 +1,6 @@
 //! What llama.cpp calls back: log lines, load progress and the abort question. None may unwind into C.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const CAPTURE_LIMIT: usize = 16 * 1024;
 
 thread_local! {
+    /// What is logged now comes from an attempt that may well fail.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
     /// The line that this thread is in the middle of, with its level.
     static LINE: RefCell<(u32, String)> = const { RefCell::new((0, String::new())) };
     /// Warnings and errors since `capture_log` began, where one is running.
@@ -51,19 +53,19 @@ fn append(level: u32, text: &str) {
     });
 }
 
-fn emit(level: u32, line: &str) {
+fn emit(asked: u32, line: &str) {
     if line.is_empty() || line.chars().all(|c| c == '.') {
         return;
     }
     // llama.cpp reports a decode that we aborted as a chain of errors; it is what was asked for.
-    let level = if is_aborting() { llama_sys::GGML_LOG_LEVEL_DEBUG } else { level };
+    let level = if is_aborting() || QUIET.get() { llama_sys::GGML_LOG_LEVEL_DEBUG } else { asked };
     match level {
         llama_sys::GGML_LOG_LEVEL_ERROR => tracing::error!(target: "llama.cpp", "{line}"),
         llama_sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama.cpp", "{line}"),
         llama_sys::GGML_LOG_LEVEL_INFO => tracing::info!(target: "llama.cpp", "{line}"),
         _ => tracing::debug!(target: "llama.cpp", "{line}"),
     }
-    if matches!(level, llama_sys::GGML_LOG_LEVEL_ERROR | llama_sys::GGML_LOG_LEVEL_WARN) {
+    if matches!(asked, llama_sys::GGML_LOG_LEVEL_ERROR | llama_sys::GGML_LOG_LEVEL_WARN) && !is_aborting() {
         CAPTURE.with_borrow_mut(|capture| {
             if let Some(kept) = capture.as_mut().filter(|kept| kept.len() < CAPTURE_LIMIT) {
                 kept.push_str(line);
@@ -79,6 +81,14 @@ pub(super) fn capture_log<T>(call: impl FnOnce() -> T) -> (T, String) {
     let result = call();
     let log = CAPTURE.replace(outer).unwrap_or_default();
     (result, log)
+}
+
+/// As [`capture_log`], for something that is only tried: its warnings and errors go to the debug log, and come back.
+pub(super) fn try_out<T>(trying: bool, call: impl FnOnce() -> T) -> (T, String) {
+    let outer = QUIET.replace(trying);
+    let result = capture_log(call);
+    QUIET.set(outer);
+    result
 }
 
 fn is_aborting() -> bool {

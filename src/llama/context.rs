@@ -167,14 +167,15 @@ impl Context {
             offload_kqv: params.offload_kv,
             kv_unified: params.kv_unified,
             swa_full: true,
-            accelerate: params.accelerate && model.is_on_cpu(),
+            // A simulation would count the memory of two devices for one.
+            accelerate: params.accelerate && model.is_on_cpu() && !model.is_simulated(),
             abort: Some(callback::on_abort_query),
             abort_data: abort.as_data(),
         };
         let mut raw = std::ptr::null_mut();
         let guard = model.write_lock();
         // SAFETY: the model is live and locked against other writers; `abort` moves into the context below.
-        let (status, log) = callback::capture_log(|| unsafe {
+        let (status, log) = callback::try_out(model.is_simulated(), || unsafe {
             llama_sys::shim_context_init(model.raw(), &raw const raw_params, &raw mut raw)
         });
         drop(guard);
@@ -314,6 +315,9 @@ impl Context {
     fn check_batch(&self, batch: &Batch) -> Result<(), LlamaError> {
         if batch.context() != self.id {
             return Err(LlamaError::ForeignObject);
+        }
+        if self.model.is_simulated() {
+            return Err(LlamaError::Simulated);
         }
         if batch.outputs() > self.n_outputs_max {
             return Err(LlamaError::TooManyOutputs { outputs: batch.outputs(), n_outputs_max: self.n_outputs_max });

@@ -70,7 +70,7 @@ pub(super) fn device_at(index: usize) -> Result<Device, LlamaError> {
     })
 }
 
-fn text(pointer: *const c_char) -> String {
+pub(super) fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();
     }

@@ -49,6 +49,8 @@ pub enum LlamaError {
     NoEncoder,
     #[error("no KV cells are free for this batch")]
     NoCells,
+    #[error("the model was laid out only; load it to decode")]
+    Simulated,
     #[error("decoding was aborted")]
     Aborted,
     #[error("llama.cpp could not decode the batch (code {code}){}", log_tail(.log))]
@@ -75,6 +77,10 @@ pub enum LlamaError {
     Parameter { name: &'static str, value: String, expected: &'static str },
     #[error("the saved state is refused: {0}")]
     State(&'static str),
+    #[error("shares for {asked} devices, but llama.cpp takes at most {most}")]
+    TooManyDevices { asked: usize, most: usize },
+    #[error("the tensor pattern {0:?} holds a NUL byte")]
+    TensorPattern(String),
     #[error("the adapter belongs to another model")]
     ForeignAdapter,
 }

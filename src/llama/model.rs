@@ -19,8 +19,26 @@ pub enum Offload {
     /// Everything stays on the CPU, whatever devices there are.
     #[default]
     Cpu,
-    /// `layers` layers (all with `None`) go to these devices. The list must not be empty.
-    Devices { devices: Vec<Device>, layers: Option<u32> },
+    /// To these devices. The list must not be empty.
+    Devices {
+        devices: Vec<Device>,
+        /// How many layers, the last ones first, and before them the output; `None` means all.
+        layers: Option<u32>,
+        split: Split,
+        /// Regular expressions of tensors that stay in the CPU's memory all the same.
+        cpu_tensors: Vec<String>,
+    },
+}
+
+/// How several devices share a model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Split {
+    /// The device with this index has all of it.
+    None(u32),
+    /// Each has some of the layers. Shares follow the devices' order; where there are none, their free memory.
+    Layers(Vec<f32>),
+    /// Each has some rows of every matrix.
+    Rows(Vec<f32>),
 }
 
 /// How to load a model.
@@ -31,11 +49,13 @@ pub struct ModelParams {
     pub use_mmap: bool,
     /// Keep the weights from being swapped out.
     pub use_mlock: bool,
+    /// Read no weights and allocate nothing: contexts of the model tell what they would take, and must not decode.
+    pub simulated: bool,
 }
 
 impl Default for ModelParams {
     fn default() -> Self {
-        Self { offload: Offload::Cpu, use_mmap: true, use_mlock: false }
+        Self { offload: Offload::Cpu, use_mmap: true, use_mlock: false, simulated: false }
     }
 }
 
@@ -50,6 +70,7 @@ struct ModelInner {
     header: gguf::Header,
     n_tokens_vocab: u32,
     on_cpu: bool,
+    simulated: bool,
     /// llama.cpp writes to the model when a context is created and when an adapter is loaded or freed.
     writing: Mutex<()>,
 }
@@ -87,11 +108,10 @@ impl Model {
             Offload::Devices { devices, .. } => devices.iter().map(|device| device.handle).collect(),
         };
         devices.push(std::ptr::null_mut());
-        let n_gpu_layers = match &params.offload {
-            Offload::Cpu => 0,
-            Offload::Devices { layers: None, .. } => -1,
-            Offload::Devices { layers: Some(n), .. } => i32::try_from(*n).unwrap_or(i32::MAX),
-        };
+        let (split_mode, main_gpu, shares) = split(&params.offload)?;
+        let cpu_tensors = c_strings(&params.offload)?;
+        let mut cpu_tensor_pointers: Vec<*const c_char> = cpu_tensors.iter().map(|text| text.as_ptr()).collect();
+        cpu_tensor_pointers.push(std::ptr::null());
 
         let mut cancelled = false;
         let mut report = |fraction: f32| {
@@ -101,17 +121,24 @@ impl Model {
         let mut report: Progress<'_> = &mut report;
         let raw_params = llama_sys::shim_model_params {
             devices: devices.as_mut_ptr(),
-            n_gpu_layers,
-            use_mmap: params.use_mmap,
-            use_mlock: params.use_mlock,
+            n_gpu_layers: n_gpu_layers(&params.offload),
+            split_mode,
+            main_gpu,
+            tensor_split: if shares.is_empty() { std::ptr::null() } else { shares.as_ptr() },
+            cpu_tensors: cpu_tensor_pointers.as_ptr(),
+            // llama.cpp aborts where it should map a file that it does not load.
+            use_mmap: params.use_mmap && !params.simulated,
+            use_mlock: params.use_mlock && !params.simulated,
+            no_alloc: params.simulated,
             vocab_only: false,
             check_tensors: false,
             progress: Some(callback::on_progress),
             progress_data: (&raw mut report).cast::<c_void>(),
         };
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the path is NUL-terminated; `devices` is NULL-terminated; `report` outlives the call.
-        let (status, log) = callback::capture_log(|| unsafe {
+        // SAFETY: the path is NUL-terminated; `devices` and `cpu_tensor_pointers` are NULL-terminated; `shares` has one for
+        // each device that llama.cpp can have; all of them and `report` outlive the call.
+        let (status, log) = callback::try_out(params.simulated, || unsafe {
             llama_sys::shim_model_load(c_path.as_ptr(), &raw const raw_params, &raw mut raw)
         });
         let Some(raw) = NonNull::new(raw) else {
@@ -129,6 +156,7 @@ impl Model {
             header,
             n_tokens_vocab: u32::try_from(n_tokens).unwrap_or(0),
             on_cpu: matches!(params.offload, Offload::Cpu),
+            simulated: params.simulated,
             writing: Mutex::new(()),
         })))
     }
@@ -158,6 +186,10 @@ impl Model {
         self.0.on_cpu
     }
 
+    pub(super) fn is_simulated(&self) -> bool {
+        self.0.simulated
+    }
+
     /// Context length that the model was trained with, in tokens.
     #[must_use]
     pub fn n_ctx_train(&self) -> u32 {
@@ -176,6 +208,22 @@ impl Model {
     pub fn n_layer(&self) -> u32 {
         // SAFETY: a getter on a live model.
         u32::try_from(unsafe { llama_sys::llama_model_n_layer(self.raw()) }).unwrap_or(0)
+    }
+
+    /// Name of each layer's device, as llama.cpp placed them.
+    ///
+    /// # Errors
+    /// What llama.cpp threw.
+    pub fn layer_devices(&self) -> Result<Vec<String>, LlamaError> {
+        (0..i32::try_from(self.n_layer()).unwrap_or(0))
+            .map(|layer| {
+                let mut name = std::ptr::null();
+                // SAFETY: the model is alive; writes one pointer to a string that lives as long as the process.
+                let status = unsafe { llama_sys::shim_layer_device(self.raw(), layer, &raw mut name) };
+                check("asking for a layer's device", status, String::new())?;
+                Ok(super::device::text(name))
+            })
+            .collect()
     }
 
     /// Bytes of all tensors.
@@ -269,6 +317,42 @@ impl Model {
     pub(super) fn write_lock(&self) -> MutexGuard<'_, ()> {
         self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn n_gpu_layers(offload: &Offload) -> i32 {
+    match offload {
+        Offload::Cpu => 0,
+        Offload::Devices { layers: None, .. } => -1,
+        Offload::Devices { layers: Some(n), .. } => i32::try_from(*n).unwrap_or(i32::MAX),
+    }
+}
+
+/// llama.cpp's split mode, main device and shares.
+fn split(offload: &Offload) -> Result<(i32, i32, Vec<f32>), LlamaError> {
+    let (mode, main, shares) = match offload {
+        Offload::Cpu => (llama_sys::LLAMA_SPLIT_MODE_LAYER, 0, &[][..]),
+        Offload::Devices { split: Split::None(main), .. } => (llama_sys::LLAMA_SPLIT_MODE_NONE, *main, &[][..]),
+        Offload::Devices { split: Split::Layers(shares), .. } => (llama_sys::LLAMA_SPLIT_MODE_LAYER, 0, &shares[..]),
+        Offload::Devices { split: Split::Rows(shares), .. } => (llama_sys::LLAMA_SPLIT_MODE_ROW, 0, &shares[..]),
+    };
+    // SAFETY: takes nothing.
+    let most = unsafe { llama_sys::shim_max_devices() };
+    if shares.len() > most {
+        return Err(LlamaError::TooManyDevices { asked: shares.len(), most });
+    }
+    let mut padded = shares.to_vec();
+    if !padded.is_empty() {
+        padded.resize(most, 0.0);
+    }
+    Ok((mode.cast_signed(), i32::try_from(main).unwrap_or(i32::MAX), padded))
+}
+
+fn c_strings(offload: &Offload) -> Result<Vec<CString>, LlamaError> {
+    let Offload::Devices { cpu_tensors, .. } = offload else { return Ok(Vec::new()) };
+    cpu_tensors
+        .iter()
+        .map(|text| CString::new(text.as_str()).map_err(|_| LlamaError::TensorPattern(text.clone())))
+        .collect()
 }
 
 /// Copies a string that the shim allocated, and frees it. NULL gives `None`.

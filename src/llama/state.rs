@@ -55,6 +55,9 @@ impl SeqState {
     /// [`LlamaError::State`] for another model's state.
     pub fn restore(&self, context: &mut Context, seq: SeqId) -> Result<(), LlamaError> {
         context.check_seq(seq)?;
+        if context.model().is_simulated() {
+            return Err(LlamaError::Simulated);
+        }
         if self.fingerprint != fingerprint(context) {
             return Err(LlamaError::State("it was saved from another model or cache type"));
         }

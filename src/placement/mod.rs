@@ -1,12 +1,21 @@
 //! Which device gets what. What the user asked for is what runs, or the load fails and says why.
 
+mod error;
+mod fit;
+mod hardware;
+mod inventory;
 mod report;
 mod select;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod verify;
 
-pub use report::{BackendReport, DeviceReport, PlacementReport, SystemReport};
-pub use select::{GpuBackend, PlacementError};
-
-#[cfg(feature = "llama")]
-pub use report::system_report;
-#[cfg(feature = "llama")]
-pub use select::select;
+pub use error::PlacementError;
+pub use fit::{Alternative, DeviceNeed, MemoryPlan, largest, needs};
+pub use hardware::{PciGpu, pci_gpus};
+pub use inventory::{DeviceReport, Inventory, Kind, is_software};
+pub use report::{BackendReport, DeviceUse, PlacementReport, SystemReport};
+pub use select::{Choice, choose};
+pub use spec::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};
+pub use verify::{Actual, MemoryUse, verify};

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::PlacementError;
+use super::inventory::{DeviceReport, Inventory};
+use super::select::{choose, why_none};
+use super::spec::{GpuBackend, PlacementSpec};
+
 /// A backend that `--gpu-backend` can name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendReport {
@@ -9,17 +14,9 @@ pub struct BackendReport {
     pub compiled_in: bool,
     /// Its devices, by llama.cpp's names.
     pub devices: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceReport {
-    pub name: String,
-    pub description: String,
-    pub backend: String,
-    /// `cpu`, `gpu`, `integrated gpu` or `accelerator`.
-    pub kind: String,
-    pub memory_free_mb: u64,
-    pub memory_total_mb: u64,
+    /// Why it cannot be used, where it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What this binary can use here.
@@ -31,17 +28,69 @@ pub struct SystemReport {
     pub devices: Vec<DeviceReport>,
     /// What `--gpu-backend auto` would use.
     pub auto: String,
+    /// Why it would.
+    pub auto_why: String,
 }
 
-/// Where one model runs.
+impl SystemReport {
+    #[must_use]
+    pub fn new(inventory: &Inventory) -> Self {
+        let (auto, auto_why) = match choose(inventory, &PlacementSpec::default()) {
+            Ok(choice) => {
+                let backend = choice.devices.first().map_or_else(|| "cpu".into(), |d| d.backend.to_lowercase());
+                (backend, choice.why)
+            }
+            Err(error) => ("nothing".into(), error.to_string()),
+        };
+        Self {
+            registered: inventory.registered.clone(),
+            backends: GpuBackend::GPUS.into_iter().map(|gpu| backend_report(inventory, gpu)).collect(),
+            devices: inventory.devices.clone(),
+            auto,
+            auto_why,
+        }
+    }
+}
+
+fn backend_report(inventory: &Inventory, gpu: GpuBackend) -> BackendReport {
+    let asked = PlacementSpec { gpu_backend: gpu, ..PlacementSpec::default() };
+    let (devices, reason) = match choose(inventory, &asked) {
+        Ok(choice) => (choice.devices.into_iter().map(|device| device.name).collect(), None),
+        Err(PlacementError::NotCompiledIn { asked, .. }) => {
+            (Vec::new(), Some(format!("not compiled in; build with --features llama-{asked}")))
+        }
+        Err(_) => (Vec::new(), Some(why_none(inventory, gpu))),
+    };
+    BackendReport { name: gpu.name().into(), compiled_in: inventory.compiled.contains(&gpu), devices, reason }
+}
+
+/// What one device holds of a model. Bytes are llama.cpp's own accounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceUse {
+    /// llama.cpp's name, e.g. `Vulkan0`.
+    pub name: String,
+    /// The maker's; empty for the CPU.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    pub layers: u32,
+    pub weights_bytes: u64,
+    /// KV cache and states.
+    pub context_bytes: u64,
+    /// What a pass needs beside them.
+    pub compute_bytes: u64,
+}
+
+/// Where one model runs: read back from llama.cpp after the load, not taken from the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementReport {
     /// `cpu`, or the registered name of the backend in lower case.
     pub backend: String,
-    /// Devices that hold layers, by description.
-    pub devices: Vec<String>,
+    pub devices: Vec<DeviceUse>,
     pub gpu_layers: u32,
     pub total_layers: u32,
+    /// Why it runs there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 impl std::fmt::Display for PlacementReport {
@@ -49,60 +98,8 @@ impl std::fmt::Display for PlacementReport {
         if self.gpu_layers == 0 {
             return write!(f, "cpu, all {} layers", self.total_layers);
         }
-        write!(
-            f,
-            "{}, {} of {} layers on {}",
-            self.backend,
-            self.gpu_layers,
-            self.total_layers,
-            self.devices.join(", ")
-        )
+        let holders = self.devices.iter().filter(|device| !device.description.is_empty());
+        let names: Vec<&str> = holders.map(|device| device.description.as_str()).collect();
+        write!(f, "{}, {} of {} layers on {}", self.backend, self.gpu_layers, self.total_layers, names.join(", "))
     }
-}
-
-/// Asks llama.cpp what there is.
-///
-/// # Errors
-/// What a backend threw.
-#[cfg(feature = "llama")]
-pub fn system_report(backend: crate::llama::Backend) -> Result<SystemReport, crate::llama::LlamaError> {
-    use super::select::GpuBackend;
-    use crate::llama::DeviceKind;
-
-    let registered = backend.names()?;
-    let devices = backend.devices()?;
-    let backends = [GpuBackend::Cuda, GpuBackend::Vulkan, GpuBackend::OpenCl, GpuBackend::Metal]
-        .into_iter()
-        .map(|gpu| {
-            let names = gpu.registered_names();
-            BackendReport {
-                name: gpu.name().into(),
-                compiled_in: registered.iter().any(|name| names.contains(&name.as_str())),
-                devices: devices
-                    .iter()
-                    .filter(|d| names.contains(&d.backend.as_str()))
-                    .map(|d| d.name.clone())
-                    .collect(),
-            }
-        })
-        .collect();
-    let auto = devices.iter().find(|d| d.is_gpu()).map_or_else(|| "cpu".into(), |d| d.backend.to_lowercase());
-    let devices = devices
-        .into_iter()
-        .map(|device| DeviceReport {
-            name: device.name,
-            description: device.description,
-            backend: device.backend,
-            kind: match device.kind {
-                DeviceKind::Cpu => "cpu",
-                DeviceKind::Gpu => "gpu",
-                DeviceKind::IntegratedGpu => "integrated gpu",
-                DeviceKind::Accelerator => "accelerator",
-            }
-            .into(),
-            memory_free_mb: device.memory_free >> 20,
-            memory_total_mb: device.memory_total >> 20,
-        })
-        .collect();
-    Ok(SystemReport { registered, backends, devices, auto })
 }

@@ -1,120 +1,209 @@
-//! From `--gpu-backend` to devices.
+//! From what was asked and what there is to devices. Pure.
 
-use std::str::FromStr;
+use super::error::PlacementError;
+use super::inventory::{DeviceReport, Inventory};
+use super::spec::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};
 
-use serde::{Deserialize, Serialize};
-
-/// What `--gpu-backend` names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GpuBackend {
-    /// A GPU where a compiled-in backend finds one, else the CPU. The log says which.
-    #[default]
-    Auto,
-    Cpu,
-    Cuda,
-    Vulkan,
-    OpenCl,
-    Metal,
+/// What was chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Devices for layers, all of one backend; none means the CPU.
+    pub devices: Vec<DeviceReport>,
+    pub layers: GpuLayers,
+    pub split_mode: SplitMode,
+    pub tensor_split: Vec<f32>,
+    pub main_gpu: u32,
+    pub cpu_experts: CpuExperts,
+    /// In a few words, for the log.
+    pub why: String,
 }
 
-impl GpuBackend {
-    const ALL: [(&'static str, Self); 6] = [
-        ("auto", Self::Auto),
-        ("cpu", Self::Cpu),
-        ("cuda", Self::Cuda),
-        ("vulkan", Self::Vulkan),
-        ("opencl", Self::OpenCl),
-        ("metal", Self::Metal),
-    ];
-
-    /// As the command line spells it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, backend)| *backend == self).map_or("auto", |(name, _)| name)
-    }
-
-    /// Names under which llama.cpp registers this backend. ROCm and MUSA builds use CUDA's code.
-    #[must_use]
-    pub fn registered_names(self) -> &'static [&'static str] {
-        match self {
-            Self::Auto | Self::Cpu => &[],
-            Self::Cuda => &["CUDA", "ROCm", "MUSA"],
-            Self::Vulkan => &["Vulkan"],
-            Self::OpenCl => &["OpenCL"],
-            Self::Metal => &["MTL", "Metal"],
+impl Choice {
+    fn cpu(why: impl Into<String>) -> Self {
+        Self {
+            devices: Vec::new(),
+            layers: GpuLayers::Count(0),
+            split_mode: SplitMode::default(),
+            tensor_split: Vec::new(),
+            main_gpu: 0,
+            cpu_experts: CpuExperts::None,
+            why: why.into(),
         }
     }
-}
 
-impl FromStr for GpuBackend {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower = text.to_ascii_lowercase();
-        Self::ALL.iter().find(|(name, _)| *name == lower).map(|(_, backend)| *backend).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(name, _)| *name).collect();
-            format!("there is no backend {text:?}; choose one of {}", names.join(", "))
-        })
+    /// The devices that are to hold layers.
+    #[must_use]
+    pub fn holders(&self) -> &[DeviceReport] {
+        match (self.layers, self.split_mode) {
+            (GpuLayers::Count(0), _) => &[],
+            (_, SplitMode::None) => self.devices.get(self.main_gpu as usize).map_or(&[], std::slice::from_ref),
+            _ => &self.devices,
+        }
     }
-}
-
-/// Why a backend cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum PlacementError {
-    #[error(
-        "--gpu-backend {asked}: this binary was built without it (it has {}); build with `cargo build --release --features llama-{asked}`",
-        .compiled.join(", ")
-    )]
-    NotCompiledIn { asked: String, compiled: Vec<String> },
-    #[error(
-        "--gpu-backend {asked}: compiled in, but it finds no device ({}); check the driver with `shimmy gpu-info`, or choose --gpu-backend cpu",
-        found(.devices)
-    )]
-    NoDevice { asked: String, devices: Vec<String> },
-    #[error("{0}")]
-    Backend(String),
-}
-
-fn found(devices: &[String]) -> String {
-    if devices.is_empty() { "no device at all".into() } else { format!("there is only {}", devices.join(", ")) }
 }
 
 /// Chooses the devices for a model.
 ///
 /// # Errors
-/// A backend that is not compiled in, or that has no device. Never a quiet run on the CPU.
-#[cfg(feature = "llama")]
-pub fn select(backend: crate::llama::Backend, asked: GpuBackend) -> Result<crate::llama::Offload, PlacementError> {
-    use crate::llama::{Device, Offload};
+/// A backend that is not compiled in or has no device, a device that does not exist, options that exclude each other.
+pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, PlacementError> {
+    let backend = asked.gpu_backend;
+    if backend == GpuBackend::Cpu {
+        return match (asked.devices.first(), asked.gpu_layers) {
+            (Some(device), _) => contradiction(format!("--gpu-backend cpu excludes --device {device}")),
+            (None, GpuLayers::Count(n)) if n > 0 => {
+                contradiction(format!("--gpu-backend cpu excludes --gpu-layers {n}"))
+            }
+            _ => Ok(Choice::cpu("--gpu-backend cpu")),
+        };
+    }
+    if asked.gpu_layers == GpuLayers::Count(0) && backend == GpuBackend::Auto && asked.devices.is_empty() {
+        return Ok(Choice::cpu("--gpu-layers 0"));
+    }
+    let (devices, why) = match (asked.devices.is_empty(), backend) {
+        (false, _) => (named(inventory, asked)?, "--device".to_owned()),
+        (true, GpuBackend::Auto) => match best(inventory) {
+            Ok(found) => found,
+            Err(why) if wants_gpu(asked) => {
+                return Err(PlacementError::NoDevice { asked: backend.name().into(), reason: why });
+            }
+            Err(why) => return Ok(Choice::cpu(why)),
+        },
+        (true, _) => (all_of(inventory, backend)?, format!("--gpu-backend {}", backend.name())),
+    };
+    check_split(asked, &devices)?;
+    Ok(Choice {
+        devices,
+        layers: asked.gpu_layers,
+        split_mode: asked.split_mode,
+        tensor_split: asked.tensor_split.clone(),
+        main_gpu: asked.main_gpu.unwrap_or(0),
+        cpu_experts: asked.cpu_experts,
+        why,
+    })
+}
 
-    let failed = |e: crate::llama::LlamaError| PlacementError::Backend(e.to_string());
-    if asked == GpuBackend::Cpu {
-        return Ok(Offload::Cpu);
+fn contradiction<T>(text: String) -> Result<T, PlacementError> {
+    Err(PlacementError::Contradiction(text))
+}
+
+/// Whether something was asked for that only a GPU can give.
+fn wants_gpu(asked: &PlacementSpec) -> bool {
+    matches!(asked.gpu_layers, GpuLayers::Count(n) if n > 0) || !asked.tensor_split.is_empty()
+}
+
+/// The devices of the first backend in llama.cpp's order that has a real one. Backends are never mixed, since the same
+/// GPU can appear in two.
+fn best(inventory: &Inventory) -> Result<(Vec<DeviceReport>, String), String> {
+    let usable = |device: &&DeviceReport| device.is_gpu() && !device.software;
+    if let Some(first) = inventory.devices.iter().find(usable) {
+        let devices = inventory.devices.iter().filter(usable).filter(|device| device.backend == first.backend);
+        return Ok((devices.cloned().collect(), format!("{} comes first of what has a GPU here", first.backend)));
     }
-    let compiled = backend.names().map_err(failed)?;
-    let devices = backend.devices().map_err(failed)?;
-    if asked == GpuBackend::Auto {
-        // llama.cpp lists its preferred backend first; devices of two backends are never mixed, since the same
-        // GPU can appear in both.
-        let first = devices.iter().find(|device| device.is_gpu()).map(|device| device.backend.clone());
-        return Ok(match first {
-            Some(name) => Offload::Devices {
-                devices: devices.into_iter().filter(|device| device.is_gpu() && device.backend == name).collect(),
-                layers: None,
-            },
-            None => Offload::Cpu,
-        });
+    let compiled: Vec<&str> = inventory.compiled.iter().map(|backend| backend.name()).collect();
+    let software: Vec<String> = inventory.devices.iter().filter(|d| d.software).map(DeviceReport::title).collect();
+    Err(match (compiled.as_slice(), software.as_slice()) {
+        ([], _) => "no GPU backend is compiled in".into(),
+        (_, []) => format!("{} finds no device", compiled.join(", ")),
+        _ => format!("{} draws on the CPU and would be slower than it", software.join(", ")),
+    })
+}
+
+/// All devices of a backend that was named.
+fn all_of(inventory: &Inventory, backend: GpuBackend) -> Result<Vec<DeviceReport>, PlacementError> {
+    let names = backend.registered_names();
+    let asked = || backend.name().to_owned();
+    if !inventory.compiled.contains(&backend) {
+        return Err(PlacementError::NotCompiledIn { asked: asked(), compiled: inventory.compiled_names() });
     }
-    let names = asked.registered_names();
-    if !compiled.iter().any(|name| names.contains(&name.as_str())) {
-        return Err(PlacementError::NotCompiledIn { asked: asked.name().into(), compiled });
+    let found = inventory.devices.iter().filter(|device| device.is_gpu() && names.contains(&device.backend.as_str()));
+    let devices: Vec<DeviceReport> = found.cloned().collect();
+    if devices.is_empty() {
+        return Err(PlacementError::NoDevice { asked: asked(), reason: why_none(inventory, backend) });
     }
-    let (chosen, others): (Vec<Device>, Vec<Device>) =
-        devices.into_iter().partition(|device| device.is_gpu() && names.contains(&device.backend.as_str()));
-    if chosen.is_empty() {
-        let devices = others.into_iter().map(|device| format!("{} ({})", device.name, device.description)).collect();
-        return Err(PlacementError::NoDevice { asked: asked.name().into(), devices });
+    Ok(devices)
+}
+
+/// Why a backend that is compiled in has no device.
+#[must_use]
+pub fn why_none(inventory: &Inventory, backend: GpuBackend) -> String {
+    let prefix = format!("ggml_{}", backend.name());
+    let said: Vec<&str> = inventory
+        .complaints
+        .iter()
+        .filter(|line| line.to_lowercase().contains(&prefix))
+        .map(|line| line.split_once(": ").map_or(line.as_str(), |(_, text)| text).trim_end_matches('.'))
+        .collect();
+    let hint = match backend {
+        GpuBackend::Vulkan => {
+            "no driver that Vulkan's loader knows has a GPU (drivers that draw on the CPU, such as llvmpipe, count only where GGML_VK_VISIBLE_DEVICES names them)"
+        }
+        GpuBackend::Cuda => "no NVIDIA driver, or no GPU that it shows (CUDA_VISIBLE_DEVICES may hide them)",
+        GpuBackend::OpenCl => "no OpenCL driver with a GPU that llama.cpp supports (Adreno and Intel)",
+        _ => "there is none",
+    };
+    let failed = (!inventory.is_registered(backend)).then_some("its driver failed to start");
+    let facts: Vec<&str> = failed.into_iter().chain(said).chain([hint]).collect();
+    facts.join("; ")
+}
+
+/// The devices that `--device` names, in its order.
+fn named(inventory: &Inventory, asked: &PlacementSpec) -> Result<Vec<DeviceReport>, PlacementError> {
+    let mut devices: Vec<DeviceReport> = Vec::new();
+    for name in &asked.devices {
+        let known = || inventory.devices.iter().filter(|device| device.is_gpu());
+        let Some(device) = known().find(|device| device.name.eq_ignore_ascii_case(name)) else {
+            let known = known().map(DeviceReport::title).collect();
+            return Err(PlacementError::UnknownDevice { asked: name.clone(), known });
+        };
+        let names = asked.gpu_backend.registered_names();
+        if asked.gpu_backend != GpuBackend::Auto && !names.contains(&device.backend.as_str()) {
+            let backend = asked.gpu_backend.name();
+            let other = &device.backend;
+            return contradiction(format!(
+                "--gpu-backend {backend} excludes --device {name}, which is driven by {other}"
+            ));
+        }
+        if let Some(first) = devices.first()
+            && first.backend != device.backend
+        {
+            return contradiction(format!(
+                "--device {} and {name} belong to two backends, {} and {}; the same GPU could be in both, so choose devices of one",
+                first.name, first.backend, device.backend
+            ));
+        }
+        if !devices.contains(device) {
+            devices.push(device.clone());
+        }
     }
-    Ok(Offload::Devices { devices: chosen, layers: None })
+    Ok(devices)
+}
+
+fn check_split(asked: &PlacementSpec, devices: &[DeviceReport]) -> Result<(), PlacementError> {
+    let titles = || devices.iter().map(DeviceReport::title).collect::<Vec<_>>().join(", ");
+    let count = devices.len();
+    if let Some(n) = asked.main_gpu {
+        if asked.split_mode != SplitMode::None {
+            return contradiction(format!(
+                "--main-gpu {n} needs --split-mode none; otherwise all devices share the model"
+            ));
+        }
+        if n as usize >= count {
+            return contradiction(format!("--main-gpu {n}: there are {count} devices, counted from 0: {}", titles()));
+        }
+    }
+    let split = &asked.tensor_split;
+    if split.is_empty() {
+        return Ok(());
+    }
+    if asked.split_mode == SplitMode::None {
+        return contradiction("--tensor-split is for several devices, and --split-mode none uses one".into());
+    }
+    if split.len() != count {
+        return contradiction(format!("--tensor-split has {} shares for {count} devices ({})", split.len(), titles()));
+    }
+    if split.iter().any(|share| !share.is_finite() || *share < 0.0) || split.iter().sum::<f32>() <= 0.0 {
+        return contradiction("--tensor-split: shares are numbers from 0 up, and not all 0".into());
+    }
+    Ok(())
 }

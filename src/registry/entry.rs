@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::placement::MemoryPlan;
 use crate::runner::{self, LoadSpec, ModelSource, Runner, RunnerInfo};
 
 use super::error::RegistryError;
@@ -105,6 +106,10 @@ impl Entry {
                 Err(RegistryError::Load { model: self.name.clone(), error })
             }
         }
+    }
+
+    pub fn plan(&self) -> Result<MemoryPlan, RegistryError> {
+        runner::plan(&self.spec).map_err(|error| RegistryError::Load { model: self.name.clone(), error })
     }
 
     pub fn unload(&self) -> bool {

@@ -16,31 +16,19 @@ pub use entry::{Facts, Lease, ModelStatus, State};
 pub use error::RegistryError;
 pub use name::name_from_path;
 
-use crate::placement::GpuBackend;
+use crate::placement::{MemoryPlan, PlacementSpec};
 use crate::runner::{LoadSpec, ModelSource, ServeSpec, StubSpeed};
 use entry::Entry;
 
 /// What every load shares.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LoadDefaults {
-    pub gpu_backend: GpuBackend,
+    pub placement: PlacementSpec,
     /// Tokens; see [`LoadSpec::context_tokens`].
     pub context_tokens: Option<u32>,
     pub threads: Option<u32>,
     pub template: Option<String>,
     pub serve: ServeSpec,
-}
-
-impl Default for LoadDefaults {
-    fn default() -> Self {
-        Self {
-            gpu_backend: GpuBackend::Auto,
-            context_tokens: None,
-            threads: None,
-            template: None,
-            serve: ServeSpec::default(),
-        }
-    }
 }
 
 /// All known models. Shared by everything that serves them.
@@ -99,7 +87,7 @@ impl Registry {
             source,
             adapters,
             template: self.defaults.template.clone(),
-            gpu_backend: self.defaults.gpu_backend,
+            placement: self.defaults.placement.clone(),
             context_tokens: self.defaults.context_tokens,
             threads: self.defaults.threads,
             label: name.to_owned(),
@@ -133,6 +121,14 @@ impl Registry {
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Lease, RegistryError> {
         self.find(name)?.acquire(progress)
+    }
+
+    /// What loading the model would take.
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn plan(&self, name: &str) -> Result<MemoryPlan, RegistryError> {
+        self.find(name)?.plan()
     }
 
     /// Forgets the loaded model. Generations that run keep it until they end. Returns whether it was loaded.

@@ -36,15 +36,7 @@ impl Layout {
             Some(0) => return Err(LoadError::Failed("--ctx-size 0: it must be at least 1".into())),
             Some(n) => n,
         };
-        let layout = Self::cut(n_ctx, trained, model.is_recurrent(), &spec.serve);
-        if layout.n_ctx_seq > trained {
-            tracing::warn!(
-                asked = layout.n_ctx_seq,
-                trained,
-                "a request may be longer than the model was trained for; expect nonsense far in"
-            );
-        }
-        Ok(layout)
+        Ok(Self::cut(n_ctx, trained, model.is_recurrent(), &spec.serve))
     }
 
     fn cut(n_ctx: u32, trained: u32, recurrent: bool, serve: &spec::ServeSpec) -> Self {

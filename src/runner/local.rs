@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use crate::chat::TemplateChoice;
 use crate::engine::{EngineConfig, EngineHandle, Job, default_threads};
-use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Offload, Token, Vocab};
-use crate::placement::{self, PlacementError, PlacementReport};
+use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Token, Vocab};
+use crate::placement::{self, Inventory, PlacementError};
 
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
+use super::offload;
+use super::plan;
 use super::spec::{GenerateSpec, Input, LoadSpec};
 use super::{Measure, Progress, Runner, RunnerInfo};
 
@@ -31,8 +33,11 @@ impl LocalRunner {
     pub fn load(path: &Path, spec: &LoadSpec, progress: Progress<'_>) -> Result<Self, LoadError> {
         let start = Instant::now();
         let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
-        let offload = placement::select(backend, spec.gpu_backend)?;
-        let params = ModelParams { offload: offload.clone(), ..ModelParams::default() };
+        let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
+        let mut choice = placement::choose(&inventory, &spec.placement)?;
+        plan::settle(backend, path, &inventory, &mut choice, spec)?;
+        let params =
+            ModelParams { offload: offload::offload(backend, &choice).map_err(load_error)?, ..ModelParams::default() };
         let model = Model::load(backend, path, &params, progress).map_err(load_error)?;
         let vocab = model.vocab().map_err(load_error)?;
         let template = TemplateChoice::new(&model, spec.template.as_deref()).map_err(LoadError::Failed)?;
@@ -40,6 +45,13 @@ impl LocalRunner {
 
         let threads = spec.threads.unwrap_or_else(default_threads);
         let layout = Layout::new(&model, spec)?;
+        if layout.n_ctx_seq > model.n_ctx_train().max(1) {
+            tracing::warn!(
+                asked = layout.n_ctx_seq,
+                trained = model.n_ctx_train(),
+                "a request may be longer than the model was trained for; expect nonsense far in"
+            );
+        }
         let context = layout.context(threads, spec);
         let config = EngineConfig {
             label: spec.label.clone(),
@@ -51,12 +63,23 @@ impl LocalRunner {
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
         };
-        let engine =
+        let (engine, memory) =
             EngineHandle::start_llama(&model, adapters, context, layout.n_ctx_seq, config).map_err(load_error)?;
-        let placement = placement_report(&offload, model.n_layer());
+        let placement = placement::verify(&choice, &offload::actual(&model, memory).map_err(load_error)?)?;
+        for device in &placement.devices {
+            tracing::debug!(
+                device = device.name,
+                layers = device.layers,
+                weights_mb = device.weights_bytes >> 20,
+                context_mb = device.context_bytes >> 20,
+                compute_mb = device.compute_bytes >> 20,
+                "placed"
+            );
+        }
         tracing::info!(
             model = %path.display(),
             %placement,
+            why = placement.why,
             context = engine.n_ctx(),
             parallel = layout.parallel,
             threads,
@@ -121,19 +144,7 @@ fn load_adapters(model: &Model, specs: &[(PathBuf, f32)]) -> Result<Vec<(Adapter
     specs.iter().map(|(path, scale)| Ok((Adapter::load(model, path).map_err(load_error)?, *scale))).collect()
 }
 
-fn placement_report(offload: &Offload, total_layers: u32) -> PlacementReport {
-    match offload {
-        Offload::Cpu => PlacementReport { backend: "cpu".into(), devices: Vec::new(), gpu_layers: 0, total_layers },
-        Offload::Devices { devices, layers } => PlacementReport {
-            backend: devices.first().map(|device| device.backend.to_lowercase()).unwrap_or_default(),
-            devices: devices.iter().map(|device| device.description.clone()).collect(),
-            gpu_layers: layers.unwrap_or(total_layers).min(total_layers),
-            total_layers,
-        },
-    }
-}
-
-fn load_error(error: LlamaError) -> LoadError {
+pub(super) fn load_error(error: LlamaError) -> LoadError {
     match error {
         LlamaError::LoadCancelled(_) => LoadError::Cancelled,
         error => LoadError::Failed(error.to_string()),

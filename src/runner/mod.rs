@@ -8,6 +8,10 @@ mod error;
 mod layout;
 #[cfg(feature = "llama")]
 mod local;
+#[cfg(feature = "llama")]
+mod offload;
+#[cfg(feature = "llama")]
+mod plan;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
 mod stub;
@@ -21,13 +25,15 @@ pub use delta::{Delta, DeltaStream};
 pub use error::{LoadError, RunnerError};
 #[cfg(feature = "llama")]
 pub use local::LocalRunner;
+#[cfg(feature = "llama")]
+pub use offload::offload_for;
 pub use spec::{
     CacheType, DEFAULT_CONTEXT, FlashAttention, GenerateSpec, Input, LoadSpec, ModelSource, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
 
-use crate::placement::PlacementReport;
+use crate::placement::{MemoryPlan, PlacementReport};
 
 /// A loaded model.
 pub trait Runner: Send + Sync + Debug {
@@ -85,6 +91,20 @@ pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dy
         ModelSource::Stub(_) => Err(LoadError::NotBuilt { feature: "stub" }),
         #[cfg(feature = "llama")]
         ModelSource::Gguf { path } => Ok(std::sync::Arc::new(LocalRunner::load(path, spec, progress)?)),
+        #[cfg(not(feature = "llama"))]
+        ModelSource::Gguf { .. } => Err(LoadError::NotBuilt { feature: "llama" }),
+    }
+}
+
+/// What a load would take on each device, without loading.
+///
+/// # Errors
+/// As [`load`].
+pub fn plan(spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
+    match &spec.source {
+        ModelSource::Stub(_) => Err(LoadError::Failed("the stub has no weights to plan for".into())),
+        #[cfg(feature = "llama")]
+        ModelSource::Gguf { path } => plan::plan(path, spec),
         #[cfg(not(feature = "llama"))]
         ModelSource::Gguf { .. } => Err(LoadError::NotBuilt { feature: "llama" }),
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::Message;
 use crate::engine::{Priority, SamplingParams};
-use crate::placement::GpuBackend;
+use crate::placement::PlacementSpec;
 
 /// The text to continue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +116,7 @@ pub struct LoadSpec {
     pub adapters: Vec<(PathBuf, f32)>,
     /// A built-in name, a file, or a Jinja template. `None` takes the model's own.
     pub template: Option<String>,
-    pub gpu_backend: GpuBackend,
+    pub placement: PlacementSpec,
     /// Tokens; `None` takes the model's training context, within [`DEFAULT_CONTEXT`].
     pub context_tokens: Option<u32>,
     /// `None` takes the physical cores, and fewer while other programs need them.

@@ -125,7 +125,13 @@ impl StubRunner {
             threads: 1,
             template: "none".into(),
             adapters: Vec::new(),
-            placement: PlacementReport { backend: "cpu".into(), devices: Vec::new(), gpu_layers: 0, total_layers: 0 },
+            placement: PlacementReport {
+                backend: "cpu".into(),
+                devices: Vec::new(),
+                gpu_layers: 0,
+                total_layers: 0,
+                why: String::new(),
+            },
             load_ms: 0.0,
         };
         Ok(Self { engine, words, info })

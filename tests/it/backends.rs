@@ -1,8 +1,8 @@
 //! `--gpu-backend`: what is asked for runs, or the load fails and says which of the reasons it is.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{run, shimmy, smollm2, stderr, stdout};
+use crate::support::{Server, run, shimmy, smollm2, stderr, stdout};
 
 /// Command-line name, llama.cpp's name, and whether this build has it.
 const BACKENDS: &[(&str, &str, bool)] = &[
@@ -37,10 +37,77 @@ fn backends_not_compiled_in_are_an_error_that_says_so() {
     for (name, _, compiled) in BACKENDS {
         if !compiled {
             let output = run(&["--gpu-backend", name, "generate", smollm2().to_str().unwrap(), "--prompt", "x"]);
-            assert_eq!(output.status.code(), Some(1));
+            assert_eq!(output.status.code(), Some(3));
             let message = stderr(&output);
             assert!(message.contains("built without it") && message.contains(&format!("llama-{name}")), "{message}");
         }
+    }
+}
+
+/// Name of the first GPU that a backend of this build finds.
+fn first_device(registered_as: &str) -> Option<String> {
+    let info = info();
+    let is_gpu = |device: &&Value| {
+        device["backend"] == registered_as && device["kind"].as_str().is_some_and(|kind| kind.contains("gpu"))
+    };
+    let device = info["system"]["devices"].as_array().unwrap().iter().find(is_gpu)?;
+    Some(device["name"].as_str().unwrap().to_owned())
+}
+
+/// The same over HTTP: the server runs, and says at the request what is wrong.
+#[test]
+fn backends_not_compiled_in_are_a_502_that_says_so() {
+    for (name, _, compiled) in BACKENDS {
+        if !compiled {
+            let mut command = shimmy();
+            command.args(["--gpu-backend", name, "--base-gguf", smollm2().to_str().unwrap()]);
+            command.args(["serve", "--bind", "127.0.0.1:0"]);
+            let server = Server::spawn(command);
+            let answer = server.post("/api/generate", &json!({ "model": "default", "prompt": "x" }));
+            assert_eq!(answer.status, 502, "{}", answer.text());
+            assert!(answer.text().contains("built without it"), "{}", answer.text());
+        }
+    }
+}
+
+/// The mistake of 1.x, as a test: a backend was asked for, and every layer went to the CPU. llama.cpp's own lines count
+/// here, not our report alone.
+#[test]
+fn backends_hold_every_layer_that_they_were_asked_to() {
+    let text = |args: &[&str]| {
+        let mut command = shimmy();
+        command.env("RUST_LOG", "llama.cpp=debug").args(args);
+        command.args(["generate", smollm2().to_str().unwrap(), "--prompt", "1, 2, 3, 4, 5, 6, 7, 8,", "--raw"]);
+        command.args(["--temperature", "0", "--max-tokens", "16", "--json"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        (answer["text"].as_str().unwrap().to_owned(), stderr(&output))
+    };
+    for (name, registered_as, compiled) in BACKENDS {
+        let Some(device) = compiled.then(|| first_device(registered_as)).flatten() else { continue };
+        let (on_gpu, log) = text(&["--gpu-backend", name]);
+        for layer in 0..30 {
+            let line = format!("load_tensors: layer {layer:3} assigned to device {device}");
+            assert!(log.contains(&line), "no line {line:?} in {log}");
+        }
+        let (on_cpu, _) = text(&["--gpu-backend", "cpu"]);
+        assert_eq!(on_gpu, on_cpu, "{name} and the CPU disagree");
+
+        let placement = |args: &[&str]| {
+            let output = run(&[args, &["probe", smollm2().to_str().unwrap(), "--json"]].concat());
+            assert!(output.status.success(), "{}", stderr(&output));
+            serde_json::from_str::<Value>(&stdout(&output)).unwrap()["placement"].take()
+        };
+        let all = placement(&["--gpu-backend", name, "--device", &device]);
+        assert_eq!((&all["gpu_layers"], &all["devices"][0]["layers"]), (&json!(30), &json!(30)), "{all}");
+        assert_eq!(all["devices"][0]["name"], device.as_str());
+        for bytes in ["weights_bytes", "context_bytes", "compute_bytes"] {
+            assert!(all["devices"][0][bytes].as_u64().is_some_and(|n| n > 1 << 20), "{bytes}: {all}");
+        }
+        // The output goes first, then ten layers.
+        let some = placement(&["--gpu-backend", name, "--gpu-layers", "11"]);
+        assert_eq!((&some["gpu_layers"], &some["total_layers"]), (&json!(10), &json!(30)), "{some}");
     }
 }
 
@@ -51,15 +118,13 @@ fn backends_compiled_in_run_on_their_device_or_say_that_there_is_none() {
         if !compiled {
             continue;
         }
-        let has_device = info()["system"]["devices"].as_array().unwrap().iter().any(|device| {
-            device["backend"] == *registered_as && device["kind"].as_str().is_some_and(|kind| kind.contains("gpu"))
-        });
+        let has_device = first_device(registered_as).is_some();
         let output = run(&["--gpu-backend", name, "probe", smollm2().to_str().unwrap(), "--json"]);
         if has_device {
             let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
             assert_eq!(report["placement"]["gpu_layers"], report["placement"]["total_layers"], "{report}");
         } else {
-            assert_eq!(output.status.code(), Some(2));
+            assert_eq!(output.status.code(), Some(3));
             assert!(stderr(&output).contains("compiled in, but it finds no device"), "{}", stderr(&output));
         }
     }
@@ -87,6 +152,90 @@ fn backends_can_be_named_by_the_environment() {
         command.env("SHIMMY_GPU_BACKEND", "metal").args(flag).arg("probe").arg(smollm2());
         command.output().unwrap().status.code()
     };
-    assert_eq!(probe(&[]), if cfg!(feature = "llama-metal") { Some(0) } else { Some(2) });
+    assert_eq!(probe(&[]), if cfg!(feature = "llama-metal") { Some(0) } else { Some(3) });
     assert_eq!(probe(&["--gpu-backend", "cpu"]), Some(0));
+}
+
+#[test]
+fn gpu_info_says_what_would_be_used_and_why_not_a_gpu() {
+    let cpu = run(&["--gpu-backend", "cpu", "gpu-info"]);
+    assert_eq!(cpu.status.code(), Some(0));
+    assert!(stdout(&cpu).contains("cpu uses        the CPU (--gpu-backend cpu)"), "{}", stdout(&cpu));
+    assert!(stdout(&cpu).contains("Why is my GPU not used?"), "{}", stdout(&cpu));
+
+    let nothing = run(&["--device", "CUDA99", "gpu-info", "--json"]);
+    assert_eq!(nothing.status.code(), Some(3));
+    let report: Value = serde_json::from_str(&stdout(&nothing)).unwrap();
+    assert_eq!(report["selected"]["usable"], false);
+    assert!(report["selected"]["why"].as_str().unwrap().contains("there is no such device"), "{report}");
+
+    let loaded = run(&["--gpu-backend", "cpu", "gpu-info", "--json", "--model", smollm2().to_str().unwrap()]);
+    assert_eq!(loaded.status.code(), Some(0), "{}", stderr(&loaded));
+    let report: Value = serde_json::from_str(&stdout(&loaded)).unwrap();
+    let cpu = &report["model"]["devices"][0];
+    assert_eq!((&cpu["name"], &cpu["layers"]), (&json!("CPU"), &json!(30)), "{report}");
+    let megabytes = |key: &str| cpu[key].as_u64().unwrap() >> 20;
+    // The file has 98 MB; 8,192 cells of 30 layers, 3 heads of 64 numbers, keys and values, 2 bytes each.
+    assert!((90..=98).contains(&megabytes("weights_bytes")), "{report}");
+    assert_eq!(megabytes("context_bytes"), (8192 * 30 * 3 * 64 * 2 * 2) >> 20, "{report}");
+    assert!(megabytes("compute_bytes") > 0, "{report}");
+}
+
+#[test]
+fn options_that_exclude_each_other_are_refused() {
+    for (args, says) in [
+        (&["--gpu-backend", "cpu", "--gpu-layers", "5"][..], "--gpu-backend cpu excludes --gpu-layers 5"),
+        (&["--gpu-backend", "cpu", "--device", "Vulkan0"], "--gpu-backend cpu excludes --device Vulkan0"),
+        (&["--device", "Nothing0"], "there is no such device"),
+    ] {
+        let output = run(&[args, &["probe", smollm2().to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+}
+
+/// The prediction is llama.cpp's own layout, so it is what a load takes.
+#[test]
+fn a_plan_predicts_what_a_load_takes() {
+    for options in
+        [&[][..], &["--ctx-size", "3000", "--parallel", "3"], &["--cache-type-k", "q8_0", "--flash-attn", "on"]]
+    {
+        let json = |command: &[&str]| {
+            let output = run(&[options, &["--gpu-backend", "cpu"], command, &["--json"]].concat());
+            assert!(output.status.success(), "{}", stderr(&output));
+            serde_json::from_str::<Value>(&stdout(&output)).unwrap()
+        };
+        let model = smollm2();
+        let plan = json(&["plan", model.to_str().unwrap()]);
+        let report = json(&["probe", model.to_str().unwrap()]);
+        assert_eq!(plan["fits"], true, "{plan}");
+        for (planned, placed) in
+            plan["devices"].as_array().unwrap().iter().zip(report["placement"]["devices"].as_array().unwrap())
+        {
+            assert_eq!(planned["name"], placed["name"]);
+            let bytes = |of: &Value| -> f64 {
+                ["weights_bytes", "context_bytes", "compute_bytes"].iter().map(|key| of[*key].as_f64().unwrap()).sum()
+            };
+            let ratio = bytes(planned) / bytes(placed);
+            assert!((0.95..=1.05).contains(&ratio), "{options:?}: {planned} beside {placed}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_that_does_not_fit_says_what_would() {
+    let model = smollm2();
+    let output = run(&["--gpu-backend", "cpu", "--ctx-size", "8000000", "plan", model.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(plan["fits"], false, "{plan}");
+    let options = plan["alternatives"][0]["options"].as_str().unwrap().to_owned();
+    let smaller: Vec<&str> = options.split(' ').collect();
+    let output = run(&[&["--gpu-backend", "cpu"], &smaller[..], &["plan", model.to_str().unwrap(), "--json"]].concat());
+    assert_eq!(
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()["fits"],
+        true,
+        "{options}: {}",
+        stdout(&output)
+    );
 }

@@ -1,7 +1,7 @@
 //! Every shape, status code and sentinel of shimmy's wire format, as byte transcripts in `tests/golden/`.
 //!
 //! The same requests go to the stub and to the real model; `UPDATE_GOLDEN=1` writes what came back. Only what
-//! differs from run to run (times, dates, ports) is masked.
+//! differs from run to run or machine to machine (times, dates, ports, sizes in memory) is masked.
 
 use std::path::PathBuf;
 
@@ -193,6 +193,9 @@ fn mask(text: &str) -> String {
         "tokens_per_second",
         "uptime_seconds",
         "load_ms",
+        "weights_bytes",
+        "context_bytes",
+        "compute_bytes",
     ];
     let mut masked = text.to_owned();
     for field in MASKED {

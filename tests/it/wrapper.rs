@@ -1,7 +1,5 @@
 //! The safe wrapper and the engine on it, in this process.
 
-use std::sync::{Arc, Mutex};
-
 use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
 use shimmy::llama::{Backend, Batch, Context, ContextParams, Model, ModelParams, Pos, Token};
 
@@ -22,7 +20,7 @@ fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
         deterministic: false,
         lookup: 0,
     };
-    EngineHandle::start_llama(model, Vec::new(), context, n_ctx, config).unwrap()
+    EngineHandle::start_llama(model, Vec::new(), context, n_ctx, config).unwrap().0
 }
 
 fn job(model: &Model, text: &str, max_tokens: Option<u32>) -> Job {
@@ -196,30 +194,15 @@ fn a_model_and_its_vocabulary_cross_threads() {
     assert_eq!(tokens.len(), 3, "the control token is read as one: {tokens:?}");
 }
 
-/// What llama.cpp logs reaches `tracing` with its level and target.
+/// What llama.cpp logs reaches `tracing` with its level and target. In a process of its own, since tracing decides once for
+/// each place that logs whether somebody listens, and other tests may come first.
 #[test]
 fn the_log_goes_to_tracing_level_for_level() {
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let sink = Sink::default();
-    let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, || drop(model()));
-    let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    let mut command = crate::support::shimmy();
+    let output = command.env("RUST_LOG", "llama.cpp=info").arg("probe").arg(smollm2()).output().unwrap();
+    let log = crate::support::stderr(&output);
     assert!(log.lines().any(|line| line.contains(" INFO llama.cpp: llama_model_loader: loaded meta data")), "{log}");
+    assert!(!log.contains("DEBUG"), "{log}");
 }
 
 /// What must not compile.

@@ -1,0 +1,33 @@
+//! Why a model does not run where it was asked to. Never a quiet run on the CPU.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacementError {
+    #[error(
+        "--gpu-backend {asked}: this binary was built without it (it has {}); build with `cargo build --release --features llama-{asked}`, or choose --gpu-backend auto",
+        .compiled.join(", ")
+    )]
+    NotCompiledIn { asked: String, compiled: Vec<String> },
+    #[error(
+        "--gpu-backend {asked}: compiled in, but it finds no device: {reason}; check the driver with `shimmy gpu-info`, or choose --gpu-backend cpu"
+    )]
+    NoDevice { asked: String, reason: String },
+    #[error("--device {asked}: there is no such device; there are {}", list(.known))]
+    UnknownDevice { asked: String, known: Vec<String> },
+    /// Two of the options exclude each other.
+    #[error("{0}")]
+    Contradiction(String),
+    /// llama.cpp put the model elsewhere than it was told.
+    #[error(
+        "the model was to run on {planned}, but llama.cpp placed it on {found}; this is a mistake in shimmy or in llama.cpp: run with RUST_LOG=debug, and report it with the log, or choose --gpu-backend cpu"
+    )]
+    Differs { planned: String, found: String },
+    #[error("{0}")]
+    Backend(String),
+}
+
+fn list(known: &[String]) -> String {
+    if known.is_empty() { "none".into() } else { known.join(", ") }
+}

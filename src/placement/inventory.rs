@@ -1,0 +1,138 @@
+//! What there is to place on: the backends of this binary and the devices that they find.
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::GpuBackend;
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    #[serde(rename = "cpu")]
+    Cpu,
+    /// With memory of its own.
+    #[serde(rename = "gpu")]
+    Gpu,
+    /// Shares the memory of the CPU.
+    #[serde(rename = "integrated gpu")]
+    IntegratedGpu,
+    /// Helps the CPU; holds no layers.
+    #[serde(rename = "accelerator")]
+    Accelerator,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::IntegratedGpu => "integrated gpu",
+            Self::Accelerator => "accelerator",
+        })
+    }
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// llama.cpp's name, e.g. `Vulkan0`.
+    pub name: String,
+    /// The maker's, e.g. `NVIDIA H200`.
+    pub description: String,
+    /// Registered name of the backend that drives it.
+    pub backend: String,
+    pub kind: Kind,
+    pub memory_free_mb: u64,
+    pub memory_total_mb: u64,
+    /// It is a program that draws on the CPU. Models run on it, slower than on the CPU itself.
+    pub software: bool,
+}
+
+impl DeviceReport {
+    #[must_use]
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.kind, Kind::Gpu | Kind::IntegratedGpu)
+    }
+
+    /// `Vulkan0 (NVIDIA H200)`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{} ({})", self.name, self.description)
+    }
+}
+
+/// Vulkan drivers that draw on the CPU, as they call their device.
+#[must_use]
+pub fn is_software(description: &str) -> bool {
+    let lower = description.to_lowercase();
+    ["llvmpipe", "lavapipe", "swiftshader", "softpipe", "microsoft basic render"]
+        .iter()
+        .any(|name| lower.contains(name))
+}
+
+/// Everything that placement decides by. A test makes one up; [`Inventory::of`] asks llama.cpp.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Names of the backends, in llama.cpp's order of preference.
+    pub registered: Vec<String>,
+    /// GPU backends in this binary. One whose driver fails to start does not register.
+    pub compiled: Vec<GpuBackend>,
+    pub devices: Vec<DeviceReport>,
+    /// What the backends complained about while they looked for devices.
+    pub complaints: Vec<String>,
+}
+
+impl Inventory {
+    /// Whether llama.cpp registered the backend.
+    #[must_use]
+    pub fn is_registered(&self, backend: GpuBackend) -> bool {
+        self.registered.iter().any(|name| backend.registered_names().contains(&name.as_str()))
+    }
+
+    /// Names of all backends in this binary, the CPU included.
+    #[must_use]
+    pub fn compiled_names(&self) -> Vec<String> {
+        self.compiled.iter().map(|backend| backend.name()).chain(["cpu"]).map(str::to_owned).collect()
+    }
+}
+
+#[cfg(feature = "llama")]
+impl Inventory {
+    /// Asks llama.cpp what there is.
+    ///
+    /// # Errors
+    /// What a backend threw.
+    pub fn of(backend: crate::llama::Backend) -> Result<Self, crate::llama::LlamaError> {
+        use crate::llama::DeviceKind;
+
+        let devices = backend.devices()?.into_iter().map(|device| DeviceReport {
+            software: is_software(&device.description),
+            kind: match device.kind {
+                DeviceKind::Cpu => Kind::Cpu,
+                DeviceKind::Gpu => Kind::Gpu,
+                DeviceKind::IntegratedGpu => Kind::IntegratedGpu,
+                DeviceKind::Accelerator => Kind::Accelerator,
+            },
+            memory_free_mb: device.memory_free >> 20,
+            memory_total_mb: device.memory_total >> 20,
+            name: device.name,
+            description: device.description,
+            backend: device.backend,
+        });
+        let mut inventory = Self {
+            registered: backend.names()?,
+            compiled: Vec::new(),
+            devices: devices.collect(),
+            complaints: backend.complaints().lines().map(str::to_owned).collect(),
+        };
+        let built = |gpu: &GpuBackend| match gpu {
+            GpuBackend::Cuda => cfg!(feature = "llama-cuda"),
+            GpuBackend::Vulkan => cfg!(feature = "llama-vulkan"),
+            GpuBackend::OpenCl => cfg!(feature = "llama-opencl"),
+            GpuBackend::Metal => cfg!(feature = "llama-metal"),
+            GpuBackend::Auto | GpuBackend::Cpu => false,
+        };
+        let has = |gpu: &GpuBackend| built(gpu) || inventory.is_registered(*gpu);
+        inventory.compiled = GpuBackend::GPUS.into_iter().filter(has).collect();
+        Ok(inventory)
+    }
+}

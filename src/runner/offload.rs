@@ -1,0 +1,59 @@
+//! From a choice of devices to what the wrapper takes, and back to a report of what came of it.
+
+use crate::llama::{self, Backend, LlamaError, Model, Offload, Split};
+use crate::placement::{
+    Actual, Choice, CpuExperts, GpuLayers, Inventory, MemoryUse, PlacementError, PlacementSpec, SplitMode, choose,
+};
+
+/// Experts' matrices by llama.cpp's names.
+const EXPERTS: &str = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps";
+
+/// Chooses devices for a model that is loaded without a runner.
+///
+/// # Errors
+/// Why it cannot run where it was asked to.
+pub fn offload_for(backend: Backend, asked: &PlacementSpec) -> Result<Offload, PlacementError> {
+    let failed = |e: LlamaError| PlacementError::Backend(e.to_string());
+    let inventory = Inventory::of(backend).map_err(failed)?;
+    offload(backend, &choose(&inventory, asked)?).map_err(failed)
+}
+
+pub(super) fn offload(backend: Backend, choice: &Choice) -> Result<Offload, LlamaError> {
+    if choice.devices.is_empty() {
+        return Ok(Offload::Cpu);
+    }
+    let mut all = backend.devices()?;
+    let devices = choice.devices.iter().filter_map(|chosen| {
+        let index = all.iter().position(|device| device.name == chosen.name)?;
+        Some(all.swap_remove(index))
+    });
+    Ok(Offload::Devices {
+        devices: devices.collect(),
+        layers: match choice.layers {
+            GpuLayers::All | GpuLayers::Auto => None,
+            GpuLayers::Count(n) => Some(n),
+        },
+        split: match choice.split_mode {
+            SplitMode::None => Split::None(choice.main_gpu),
+            SplitMode::Layer => Split::Layers(choice.tensor_split.clone()),
+            SplitMode::Row => Split::Rows(choice.tensor_split.clone()),
+        },
+        cpu_tensors: match choice.cpu_experts {
+            CpuExperts::None => Vec::new(),
+            CpuExperts::First(n) => (0..n).map(|layer| format!(r"blk\.{layer}{EXPERTS}")).collect(),
+            CpuExperts::All => vec![EXPERTS.into()],
+        },
+    })
+}
+
+/// What llama.cpp says of a loaded model and its context.
+pub(super) fn actual(model: &Model, memory: Vec<llama::MemoryUse>) -> Result<Actual, LlamaError> {
+    let memory = memory.into_iter().map(|memory| MemoryUse {
+        device: memory.device,
+        buffer_type: memory.buffer_type,
+        weights_bytes: memory.weights,
+        context_bytes: memory.context,
+        compute_bytes: memory.compute,
+    });
+    Ok(Actual { layers: model.layer_devices()?, memory: memory.collect() })
+}

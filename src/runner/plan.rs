@@ -1,0 +1,169 @@
+//! What a load would take, and what would fit, from llama.cpp's own layout of a model whose weights are not read.
+
+use std::path::Path;
+
+use crate::llama::{Backend, Context, Model, ModelParams};
+use crate::placement::{
+    self, Alternative, Choice, GpuLayers, Inventory, MemoryPlan, PlacementError, PlacementReport, largest, needs,
+};
+
+use super::error::LoadError;
+use super::layout::Layout;
+use super::local::load_error;
+use super::offload;
+use super::spec::{CacheType, FlashAttention, LoadSpec};
+
+/// Smallest context that is worth a proposal, and steps from there.
+const CONTEXT_STEP: u32 = 1024;
+
+/// Lays one model out in different ways.
+struct Planner<'a> {
+    backend: Backend,
+    path: &'a Path,
+    inventory: &'a Inventory,
+    threads: u32,
+}
+
+/// One way.
+struct Laid {
+    layout: Layout,
+    report: PlacementReport,
+}
+
+/// What loading `path` as `spec` says would take.
+///
+/// # Errors
+/// As a load: what is wrong with the file or the asked placement.
+pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
+    let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
+    let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
+    let mut choice = placement::choose(&inventory, &spec.placement)?;
+    let planner = Planner { backend, path, inventory: &inventory, threads: 1 };
+    planner.settle(&mut choice, spec)?;
+    let laid = planner.lay_out(&planner.model(&choice)?, &choice, spec)?;
+    let devices = needs(&laid.report, &|name| planner.free(name));
+    let fits = devices.iter().all(|device| device.fits);
+    let alternatives = if fits { Vec::new() } else { planner.alternatives(&choice, spec, &laid)? };
+    Ok(MemoryPlan {
+        backend: laid.report.backend,
+        gpu_layers: laid.report.gpu_layers,
+        total_layers: laid.report.total_layers,
+        context_tokens: laid.layout.n_ctx,
+        parallel: laid.layout.parallel,
+        devices,
+        fits,
+        alternatives,
+    })
+}
+
+/// Turns `--gpu-layers auto` into a number. Other choices stay as they are.
+pub(super) fn settle(
+    backend: Backend,
+    path: &Path,
+    inventory: &Inventory,
+    choice: &mut Choice,
+    spec: &LoadSpec,
+) -> Result<(), LoadError> {
+    Planner { backend, path, inventory, threads: 1 }.settle(choice, spec)
+}
+
+impl Planner<'_> {
+    fn settle(&self, choice: &mut Choice, spec: &LoadSpec) -> Result<(), LoadError> {
+        if choice.layers != GpuLayers::Auto {
+            return Ok(());
+        }
+        choice.layers = GpuLayers::All;
+        let total = self.lay_out(&self.model(choice)?, choice, spec)?.report.total_layers;
+        let found = self.most_layers(choice, spec, total)?.unwrap_or(0);
+        // The output counts as one more.
+        choice.layers = if found > total { GpuLayers::All } else { GpuLayers::Count(found) };
+        choice.why = match found {
+            0 => format!("{}; none of {total} layers fits", choice.why),
+            n if n > total => format!("{}; all layers fit", choice.why),
+            n => format!("{}; {} of {total} layers fit", choice.why, n - 1),
+        };
+        Ok(())
+    }
+
+    /// The most layers that fit, the output counted as one.
+    fn most_layers(&self, choice: &Choice, spec: &LoadSpec, total: u32) -> Result<Option<u32>, LoadError> {
+        largest(0, total + 1, 1, |n| {
+            let choice = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
+            let laid = self.lay_out(&self.model(&choice)?, &choice, spec)?;
+            // What is left for the CPU has to find room there in any case.
+            Ok(needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)))
+        })
+    }
+
+    fn model(&self, choice: &Choice) -> Result<Model, LoadError> {
+        let offload = offload::offload(self.backend, choice).map_err(load_error)?;
+        let params = ModelParams { offload, simulated: true, ..ModelParams::default() };
+        Model::load(self.backend, self.path, &params, &mut |_| true).map_err(load_error)
+    }
+
+    fn lay_out(&self, model: &Model, choice: &Choice, spec: &LoadSpec) -> Result<Laid, LoadError> {
+        let layout = Layout::new(model, spec)?;
+        let context = Context::new(model, &layout.context(self.threads, spec)).map_err(load_error)?;
+        let memory = context.memory_use().map_err(load_error)?;
+        let report = placement::verify(choice, &offload::actual(model, memory).map_err(load_error)?)?;
+        Ok(Laid { layout, report })
+    }
+
+    fn fits(&self, report: &PlacementReport) -> bool {
+        needs(report, &|name| self.free(name)).iter().all(|device| device.fits)
+    }
+
+    /// A context that llama.cpp refuses fits nowhere.
+    fn would_fit(&self, model: &Model, choice: &Choice, spec: &LoadSpec) -> bool {
+        self.lay_out(model, choice, spec).is_ok_and(|laid| self.fits(&laid.report))
+    }
+
+    fn fits_with(&self, choice: &Choice, spec: &LoadSpec) -> Result<bool, LoadError> {
+        Ok(self.would_fit(&self.model(choice)?, choice, spec))
+    }
+
+    fn alternatives(&self, choice: &Choice, spec: &LoadSpec, asked: &Laid) -> Result<Vec<Alternative>, LoadError> {
+        let mut found = Vec::new();
+        let model = self.model(choice)?;
+        let with_context = |n| LoadSpec { context_tokens: Some(n), ..spec.clone() };
+        let context = largest(CONTEXT_STEP, asked.layout.n_ctx, CONTEXT_STEP, |n| {
+            Ok::<_, LoadError>(self.would_fit(&model, choice, &with_context(n)))
+        })?;
+        if let Some(n) = context {
+            found.push(Alternative { text: format!("fits at ctx {}k", n / 1024), options: format!("--ctx-size {n}") });
+        }
+        let mut smaller = spec.clone();
+        (smaller.serve.cache_type_k, smaller.serve.cache_type_v) = (CacheType::Q8_0, CacheType::Q8_0);
+        smaller.serve.flash_attention = FlashAttention::On;
+        if spec.serve.cache_type_k == CacheType::F16 && self.would_fit(&model, choice, &smaller) {
+            found.push(Alternative {
+                text: "fits with KV q8_0".into(),
+                options: "--cache-type-k q8_0 --cache-type-v q8_0 --flash-attn on".into(),
+            });
+        }
+        let total = asked.report.total_layers;
+        if asked.report.gpu_layers > 0
+            && let Some(n) = self.most_layers(choice, spec, total)?
+            && self.fits_with(&Choice { layers: GpuLayers::Count(n), ..choice.clone() }, spec)?
+        {
+            found.push(Alternative {
+                text: format!("fits with {} of {total} layers", n.saturating_sub(1).min(total)),
+                options: format!("--gpu-layers {n}"),
+            });
+        }
+        Ok(found)
+    }
+
+    fn is_gpu(&self, name: &str) -> bool {
+        self.inventory.devices.iter().any(|device| device.name == name && device.is_gpu())
+    }
+
+    fn free(&self, name: &str) -> u64 {
+        if let Some(device) = self.inventory.devices.iter().find(|device| device.name == name && device.is_gpu()) {
+            return device.memory_free_mb << 20;
+        }
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        system.available_memory()
+    }
+}
