@@ -293,6 +293,12 @@ static bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
             caches.insert(root->buffer);
         }
     }
+    // llama.cpp gives these up where they are not on their layer's own device, and asks when it creates a context.
+    for (const char * fused : { "GATED_DELTA_NET", "LIGHTNING_INDEXER", "DSV4_HC" }) {
+        if (watching && std::strncmp(ggml_op_name(op->op), fused, std::strlen(fused)) == 0) {
+            return false;
+        }
+    }
     return ggml_backend_dev_supports_op(cpu_device(), op);
 }
 

@@ -18,7 +18,7 @@ namespace shim::attention {
 constexpr int64_t TAIL = 16;
 
 int64_t Inputs::divide(int parts) noexcept {
-    split = n_rows < 4 * parts ? parts : 1;
+    split = std::min<int64_t>(parts, (4 * parts + n_rows - 1) / n_rows);
     return (split > 1 ? n_rows * split : parts) * n_heads * (head_size + TAIL);
 }
 
@@ -37,9 +37,9 @@ bool supported(int64_t head_size) noexcept {
            __builtin_cpu_supports("avx512dq");
 }
 
-// e to the power of x, for x <= 0; good to about seven digits.
+// e to the power of x, for x <= 0; good to about seven digits. What is not a number stays so: max gives its second.
 TARGET static inline __m512 exponential(__m512 x) noexcept {
-    const __m512 power = _mm512_mul_ps(_mm512_max_ps(x, _mm512_set1_ps(-100.0f)), _mm512_set1_ps(1.44269504f));
+    const __m512 power = _mm512_mul_ps(_mm512_max_ps(_mm512_set1_ps(-100.0f), x), _mm512_set1_ps(1.44269504f));
     const __m512 whole = _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 f     = _mm512_sub_ps(power, whole);
     __m512       p     = _mm512_set1_ps(1.54035304e-4f);
@@ -206,7 +206,7 @@ static void merge_head(const Inputs & in, int64_t row, int64_t head, int64_t fir
     std::fill_n(out, in.head_size, 0.0f);
     for (int64_t slot = first_slot; slot < first_slot + slots; slot++) {
         const float * total = partial(in, slot, head);
-        if (total[in.head_size + 1] > 0.0f) {
+        if (total[in.head_size + 1] != 0.0f) {
             const float shrink = std::exp(total[in.head_size] - top);
             weight += shrink * total[in.head_size + 1];
             for (int64_t d = 0; d < in.head_size; d++) {
@@ -214,7 +214,7 @@ static void merge_head(const Inputs & in, int64_t row, int64_t head, int64_t fir
             }
         }
     }
-    const float inverse = weight > 0.0f ? 1.0f / weight : 0.0f;
+    const float inverse = weight != 0.0f ? 1.0f / weight : 0.0f;
     for (int64_t d = 0; d < in.head_size; d++) {
         out[d] *= inverse;
     }

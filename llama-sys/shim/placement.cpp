@@ -9,9 +9,11 @@ using shim::guarded;
 
 extern "C" {
 
+uint32_t shim_layer_count(const llama_model * model) noexcept { return model->hparams.n_layer_all; }
+
 int shim_layer_device(const llama_model * model, int32_t layer, const char ** name) noexcept {
     return guarded([&] {
-        if (layer < 0 || layer >= llama_model_n_layer(model)) {
+        if (layer < 0 || uint32_t(layer) >= shim_layer_count(model)) {
             return fail(SHIM_REFUSED, "the model has no such layer");
         }
         *name = ggml_backend_dev_name(model->dev_layer(layer));

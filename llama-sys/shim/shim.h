@@ -119,6 +119,8 @@ int shim_token_to_piece(const struct llama_vocab * vocab, llama_token token, cha
 
 /* ---- placement.cpp ---- */
 
+/* Layers, with those that predict further tokens. */
+uint32_t shim_layer_count(const struct llama_model * model) SHIM_NOEXCEPT;
 /* Name of the device that a layer was placed on. It lives as long as the process. */
 int shim_layer_device(const struct llama_model * model, int32_t layer, const char ** name) SHIM_NOEXCEPT;
 

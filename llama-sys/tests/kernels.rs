@@ -179,3 +179,37 @@ fn a_product_with_what_is_no_number_is_none() {
         assert!(out[16..].iter().all(|value| value.is_finite()), "a column of its own: {:?}", &out[16..]);
     }
 }
+
+#[test]
+fn attention_to_what_is_no_number_is_none() {
+    const CELLS: usize = 96;
+    for (n_rows, parts) in [(1, 3), (9, 1)] {
+        let mut queries = vec![0.5f32; n_rows * 64];
+        queries[3] = f32::NAN;
+        let (cells, mask) = (vec![half(8); CELLS * 64], vec![0u16; n_rows * CELLS]);
+        let mut out = vec![0.0f32; n_rows * 64];
+        // SAFETY: all buffers have the sizes that the numbers say.
+        let status = unsafe {
+            shim_kernel_attention(
+                queries.as_ptr(),
+                cells.as_ptr(),
+                cells.as_ptr(),
+                mask.as_ptr(),
+                64,
+                n_rows as i64,
+                1,
+                1,
+                CELLS as i64,
+                0.125,
+                parts,
+                out.as_mut_ptr(),
+            )
+        };
+        if status.unsigned_abs() == SHIM_REFUSED {
+            eprintln!("not checked: this processor has no AVX-512");
+            return;
+        }
+        assert!(out[..64].iter().all(|value| value.is_nan()), "{:?}", &out[..64]);
+        assert!(out[64..].iter().all(|value| (value - 0.5).abs() < 1e-3), "{:?}", &out[64..]);
+    }
+}

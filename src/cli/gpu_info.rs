@@ -30,13 +30,9 @@ pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
     let report = SystemReport::new(&inventory);
     let choice = choose(&inventory, &config.placement);
     let reasons = reasons(&inventory, &report, &choice, &pci_gpus());
-    let placement = match &args.model {
-        Some(name) => {
-            let (registry, name) = config.registry_for(name);
-            Some(output::load(&registry, &name)?.runner().info().placement.clone())
-        }
-        None => None,
-    };
+    // A load that fails is a reason to see all the rest.
+    let loaded = args.model.as_deref().map(|name| placement_of(name, config)).transpose();
+    let placement = loaded.as_ref().ok().and_then(Option::as_ref);
     let asked = config.placement.gpu_backend.name();
     if args.json {
         output::print_json(&json!({
@@ -47,6 +43,7 @@ pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
             "selected": selected(asked, &choice),
             "why_no_gpu": reasons,
             "model": placement,
+            "model_error": loaded.as_ref().err().map(ToString::to_string),
         }))?;
     } else {
         output::print(format!("llama.cpp       {}", revision.unwrap_or("not in this build")))?;
@@ -63,12 +60,18 @@ pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
                 output::print(format!("  - {reason}"))?;
             }
         }
-        if let Some(placement) = &placement {
+        if let Some(placement) = placement {
             output::print("\n")?;
             show_placement(placement)?;
         }
     }
+    loaded?;
     Ok(choice.map(|_| ())?)
+}
+
+fn placement_of(name: &str, config: &Config) -> anyhow::Result<PlacementReport> {
+    let (registry, name) = config.registry_for(name);
+    Ok(output::load(&registry, &name)?.runner().info().placement.clone())
 }
 
 fn uses(choice: &Choice) -> String {

@@ -13,10 +13,10 @@ pub(super) struct PlacementArgs {
     /// Devices by the names that `gpu-info` shows, e.g. `CUDA0,CUDA1` [default: all of the backend].
     #[arg(long, global = true, value_name = "NAME,NAME", value_delimiter = ',')]
     device: Vec<String>,
-    /// Layers on the GPU: `all`, or a number. The last ones go first, and the output before them.
+    /// Layers on the GPU: all, auto (as many as fit) or a number. The last ones go first, and the output before them.
     #[arg(long, global = true, default_value = "all", value_name = "N", visible_alias = "ngl")]
     gpu_layers: GpuLayers,
-    /// How several GPUs share a model: none, layer or row.
+    /// Whether several GPUs share a model: layer, or none (one has it all).
     #[arg(long, global = true, default_value = "layer", value_name = "MODE")]
     split_mode: SplitMode,
     /// Shares of the devices, e.g. `3,1` [default: by free memory].

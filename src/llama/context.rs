@@ -118,6 +118,8 @@ pub struct Context {
     kv_unified: bool,
     /// Attached to `raw`, if at all; freed after it.
     threads: Option<ComputeThreads>,
+    /// Attached before. llama.cpp lets go of them only when it computes with the new ones.
+    retired: Vec<ComputeThreads>,
     /// Attached to `raw`; freed only after it is detached or `raw` is gone.
     adapters: Vec<Adapter>,
     /// Which rows of the last decoded batch have outputs.
@@ -193,6 +195,7 @@ impl Context {
             n_outputs_max: if n_outputs_max == 0 { usize::MAX } else { n_outputs_max as usize },
             kv_unified: params.kv_unified,
             threads: None,
+            retired: Vec::new(),
             adapters: Vec::new(),
             outputs: Vec::new(),
         };
@@ -203,9 +206,9 @@ impl Context {
     /// Threads that stay between two decodes; without them llama.cpp makes new ones each time.
     fn start_threads(&mut self, n: u32) -> Result<(), LlamaError> {
         let threads = ComputeThreads::new(n)?;
-        // SAFETY: both are live; the pool is kept until the context is freed.
+        // SAFETY: both are live; the pool is kept until the context is freed, or computes with another one.
         let status = unsafe { llama_sys::shim_threads_attach(self.raw(), threads.raw()) };
-        self.threads = Some(threads);
+        self.retired.extend(self.threads.replace(threads));
         check("attaching compute threads", status, String::new())
     }
 
@@ -336,6 +339,7 @@ impl Context {
         check(call, status, log.clone())?;
         match code {
             0 => {
+                self.retired.clear();
                 self.outputs.extend((0..batch.len()).map(|row| batch.is_output(row)));
                 Ok(())
             }

@@ -37,8 +37,6 @@ pub enum Split {
     None(u32),
     /// Each has some of the layers. Shares follow the devices' order; where there are none, their free memory.
     Layers(Vec<f32>),
-    /// Each has some rows of every matrix.
-    Rows(Vec<f32>),
 }
 
 /// How to load a model.
@@ -49,7 +47,7 @@ pub struct ModelParams {
     pub use_mmap: bool,
     /// Keep the weights from being swapped out.
     pub use_mlock: bool,
-    /// Read no weights and allocate nothing: contexts of the model tell what they would take, and must not decode.
+    /// Read no weights, and allocate neither them nor a KV cache nor compute buffers: contexts of the model tell what they would take, and must not decode.
     pub simulated: bool,
 }
 
@@ -210,12 +208,19 @@ impl Model {
         u32::try_from(unsafe { llama_sys::llama_model_n_layer(self.raw()) }).unwrap_or(0)
     }
 
+    /// Layers as `n_gpu_layers` counts them: with those that predict further tokens, and without the output.
+    #[must_use]
+    pub fn n_layer_all(&self) -> u32 {
+        // SAFETY: a getter on a live model.
+        unsafe { llama_sys::shim_layer_count(self.raw()) }
+    }
+
     /// Name of each layer's device, as llama.cpp placed them.
     ///
     /// # Errors
     /// What llama.cpp threw.
     pub fn layer_devices(&self) -> Result<Vec<String>, LlamaError> {
-        (0..i32::try_from(self.n_layer()).unwrap_or(0))
+        (0..i32::try_from(self.n_layer_all()).unwrap_or(0))
             .map(|layer| {
                 let mut name = std::ptr::null();
                 // SAFETY: the model is alive; writes one pointer to a string that lives as long as the process.
@@ -333,7 +338,6 @@ fn split(offload: &Offload) -> Result<(i32, i32, Vec<f32>), LlamaError> {
         Offload::Cpu => (llama_sys::LLAMA_SPLIT_MODE_LAYER, 0, &[][..]),
         Offload::Devices { split: Split::None(main), .. } => (llama_sys::LLAMA_SPLIT_MODE_NONE, *main, &[][..]),
         Offload::Devices { split: Split::Layers(shares), .. } => (llama_sys::LLAMA_SPLIT_MODE_LAYER, 0, &shares[..]),
-        Offload::Devices { split: Split::Rows(shares), .. } => (llama_sys::LLAMA_SPLIT_MODE_ROW, 0, &shares[..]),
     };
     // SAFETY: takes nothing.
     let most = unsafe { llama_sys::shim_max_devices() };

@@ -19,7 +19,7 @@ unsafe impl Sync for ComputeThreads {}
 
 impl Drop for ComputeThreads {
     fn drop(&mut self) {
-        // SAFETY: owned by us; a context that had it attached is freed before, or has another one now.
+        // SAFETY: owned by us; a context that had it attached is freed before, or has computed with another one since.
         unsafe { llama_sys::shim_threads_free(self.0.as_ptr()) };
     }
 }

@@ -19,6 +19,11 @@ pub enum PlacementError {
     /// Two of the options exclude each other.
     #[error("{0}")]
     Contradiction(String),
+    /// `--gpu-layers auto` found no room for a single one.
+    #[error(
+        "--gpu-layers auto: not one layer fits {devices} with this context; `shimmy plan` shows what is needed, a smaller --ctx-size or --cache-type-k q8_0 needs less, and --gpu-backend cpu needs no GPU"
+    )]
+    NothingFits { devices: String },
     /// llama.cpp put the model elsewhere than it was told.
     #[error(
         "the model was to run on {planned}, but llama.cpp placed it on {found}; this is a mistake in shimmy or in llama.cpp: run with RUST_LOG=debug, and report it with the log, or choose --gpu-backend cpu"

@@ -95,7 +95,7 @@ pub struct PlacementReport {
 
 impl std::fmt::Display for PlacementReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.gpu_layers == 0 {
+        if self.backend == "cpu" {
             return write!(f, "cpu, all {} layers", self.total_layers);
         }
         let holders = self.devices.iter().filter(|device| !device.description.is_empty());

@@ -1,7 +1,7 @@
 //! From what was asked and what there is to devices. Pure.
 
 use super::error::PlacementError;
-use super::inventory::{DeviceReport, Inventory};
+use super::inventory::{DeviceReport, Inventory, Kind};
 use super::spec::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};
 
 /// What was chosen.
@@ -19,7 +19,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn cpu(why: impl Into<String>) -> Self {
+    /// All on the CPU.
+    pub fn cpu(why: impl Into<String>) -> Self {
         Self {
             devices: Vec::new(),
             layers: GpuLayers::Count(0),
@@ -49,22 +50,16 @@ impl Choice {
 pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, PlacementError> {
     let backend = asked.gpu_backend;
     if backend == GpuBackend::Cpu {
-        return match (asked.devices.first(), asked.gpu_layers) {
-            (Some(device), _) => contradiction(format!("--gpu-backend cpu excludes --device {device}")),
-            (None, GpuLayers::Count(n)) if n > 0 => {
-                contradiction(format!("--gpu-backend cpu excludes --gpu-layers {n}"))
-            }
-            _ => Ok(Choice::cpu("--gpu-backend cpu")),
+        return match gpu_option(asked) {
+            Some(option) => contradiction(format!("--gpu-backend cpu excludes {option}")),
+            None => Ok(Choice::cpu("--gpu-backend cpu")),
         };
-    }
-    if asked.gpu_layers == GpuLayers::Count(0) && backend == GpuBackend::Auto && asked.devices.is_empty() {
-        return Ok(Choice::cpu("--gpu-layers 0"));
     }
     let (devices, why) = match (asked.devices.is_empty(), backend) {
         (false, _) => (named(inventory, asked)?, "--device".to_owned()),
         (true, GpuBackend::Auto) => match best(inventory) {
             Ok(found) => found,
-            Err(why) if wants_gpu(asked) => {
+            Err(why) if gpu_option(asked).is_some() => {
                 return Err(PlacementError::NoDevice { asked: backend.name().into(), reason: why });
             }
             Err(why) => return Ok(Choice::cpu(why)),
@@ -72,6 +67,9 @@ pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, Pl
         (true, _) => (all_of(inventory, backend)?, format!("--gpu-backend {}", backend.name())),
     };
     check_split(asked, &devices)?;
+    if asked.gpu_layers == GpuLayers::Count(0) {
+        return Ok(Choice::cpu("--gpu-layers 0"));
+    }
     Ok(Choice {
         devices,
         layers: asked.gpu_layers,
@@ -87,9 +85,24 @@ fn contradiction<T>(text: String) -> Result<T, PlacementError> {
     Err(PlacementError::Contradiction(text))
 }
 
-/// Whether something was asked for that only a GPU can give.
-fn wants_gpu(asked: &PlacementSpec) -> bool {
-    matches!(asked.gpu_layers, GpuLayers::Count(n) if n > 0) || !asked.tensor_split.is_empty()
+/// The first option that means nothing without a GPU. Experts in the CPU's memory are there anyway on the CPU.
+fn gpu_option(asked: &PlacementSpec) -> Option<String> {
+    match (asked.devices.first(), asked.gpu_layers, asked.main_gpu) {
+        (Some(device), _, _) => Some(format!("--device {device}")),
+        (_, GpuLayers::Count(n), _) if n > 0 => Some(format!("--gpu-layers {n}")),
+        (_, _, Some(n)) => Some(format!("--main-gpu {n}")),
+        _ if asked.split_mode == SplitMode::None => Some("--split-mode none".into()),
+        _ if !asked.tensor_split.is_empty() => Some("--tensor-split".into()),
+        _ => None,
+    }
+}
+
+/// GPUs that are used together: those with memory of their own, or else the first that shares the CPU's. The two
+/// are no match for each other, and the second kind would count the CPU's memory as its own.
+fn team(gpus: Vec<DeviceReport>) -> Vec<DeviceReport> {
+    let (own, mut shared): (Vec<_>, Vec<_>) = gpus.into_iter().partition(|device| device.kind == Kind::Gpu);
+    shared.truncate(1);
+    if own.is_empty() { shared } else { own }
 }
 
 /// The devices of the first backend in llama.cpp's order that has a real one. Backends are never mixed, since the same
@@ -98,7 +111,7 @@ fn best(inventory: &Inventory) -> Result<(Vec<DeviceReport>, String), String> {
     let usable = |device: &&DeviceReport| device.is_gpu() && !device.software;
     if let Some(first) = inventory.devices.iter().find(usable) {
         let devices = inventory.devices.iter().filter(usable).filter(|device| device.backend == first.backend);
-        return Ok((devices.cloned().collect(), format!("{} comes first of what has a GPU here", first.backend)));
+        return Ok((team(devices.cloned().collect()), format!("{} comes first of what has a GPU here", first.backend)));
     }
     let compiled: Vec<&str> = inventory.compiled.iter().map(|backend| backend.name()).collect();
     let software: Vec<String> = inventory.devices.iter().filter(|d| d.software).map(DeviceReport::title).collect();
@@ -117,7 +130,7 @@ fn all_of(inventory: &Inventory, backend: GpuBackend) -> Result<Vec<DeviceReport
         return Err(PlacementError::NotCompiledIn { asked: asked(), compiled: inventory.compiled_names() });
     }
     let found = inventory.devices.iter().filter(|device| device.is_gpu() && names.contains(&device.backend.as_str()));
-    let devices: Vec<DeviceReport> = found.cloned().collect();
+    let devices = team(found.cloned().collect());
     if devices.is_empty() {
         return Err(PlacementError::NoDevice { asked: asked(), reason: why_none(inventory, backend) });
     }

@@ -93,12 +93,10 @@ pub enum SplitMode {
     /// Each GPU holds some of the layers.
     #[default]
     Layer,
-    /// The rows of each matrix are shared among the GPUs.
-    Row,
 }
 
 impl SplitMode {
-    const ALL: [(&'static str, Self); 3] = [("none", Self::None), ("layer", Self::Layer), ("row", Self::Row)];
+    const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("layer", Self::Layer)];
 }
 
 impl FromStr for SplitMode {

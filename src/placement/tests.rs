@@ -66,6 +66,18 @@ fn auto_goes_to_the_cpu_where_there_is_no_gpu_and_says_why() {
 }
 
 #[test]
+fn a_gpu_that_shares_the_memory_of_the_cpu_is_no_match_for_one_of_its_own() {
+    let mut machine = machine(&["Vulkan"], &[("Vulkan0", "Shared"), ("Vulkan1", "Own"), ("Vulkan2", "Shared too")]);
+    (machine.devices[0].kind, machine.devices[2].kind) = (Kind::IntegratedGpu, Kind::IntegratedGpu);
+    let chosen = |machine: &Inventory, backend| choose(machine, &asked(backend)).expect("there are GPUs").devices;
+    for backend in [GpuBackend::Auto, GpuBackend::Vulkan] {
+        assert_eq!(names(&chosen(&machine, backend)), ["Vulkan1"]);
+    }
+    machine.devices.remove(1);
+    assert_eq!(names(&chosen(&machine, GpuBackend::Auto)), ["Vulkan0"]);
+}
+
+#[test]
 fn a_backend_that_was_named_runs_or_fails() {
     let vulkan = asked(GpuBackend::Vulkan);
     let choice = choose(&machine(&["Vulkan"], &[("Vulkan0", LLVMPIPE)]), &vulkan).expect("it was asked for");
@@ -113,7 +125,11 @@ fn options_of_a_gpu_are_not_lost_on_a_machine_without_one() {
     let none = machine(&["Vulkan"], &[]);
     let layers = |n| PlacementSpec { gpu_layers: GpuLayers::Count(n), ..PlacementSpec::default() };
     assert!(matches!(choose(&none, &layers(10)), Err(PlacementError::NoDevice { .. })));
-    assert_eq!(choose(&none, &layers(0)).expect("the CPU").why, "--gpu-layers 0");
+    assert_eq!(choose(&none, &layers(0)).expect("the CPU").devices, []);
+    let one = PlacementSpec { split_mode: SplitMode::None, ..PlacementSpec::default() };
+    assert!(matches!(choose(&none, &one), Err(PlacementError::NoDevice { .. })));
+    let cpu = choose(&none, &PlacementSpec { gpu_backend: GpuBackend::Cpu, ..one }).expect_err("refused");
+    assert_eq!(cpu.to_string(), "--gpu-backend cpu excludes --split-mode none");
 }
 
 #[test]

@@ -36,7 +36,6 @@ pub(super) fn offload(backend: Backend, choice: &Choice) -> Result<Offload, Llam
         split: match choice.split_mode {
             SplitMode::None => Split::None(choice.main_gpu),
             SplitMode::Layer => Split::Layers(choice.tensor_split.clone()),
-            SplitMode::Row => Split::Rows(choice.tensor_split.clone()),
         },
         cpu_tensors: match choice.cpu_experts {
             CpuExperts::None => Vec::new(),

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::llama::{Backend, Context, Model, ModelParams};
 use crate::placement::{
-    self, Alternative, Choice, GpuLayers, Inventory, MemoryPlan, PlacementError, PlacementReport, largest, needs,
+    self, Alternative, Choice, DeviceReport, GpuBackend, GpuLayers, Inventory, MemoryPlan, PlacementError,
+    PlacementReport, largest, needs,
 };
 
 use super::error::LoadError;
@@ -72,13 +73,20 @@ impl Planner<'_> {
         if choice.layers != GpuLayers::Auto {
             return Ok(());
         }
-        choice.layers = GpuLayers::All;
-        let total = self.lay_out(&self.model(choice)?, choice, spec)?.report.total_layers;
+        let total = self.model(choice)?.n_layer_all();
         let found = self.most_layers(choice, spec, total)?.unwrap_or(0);
-        // The output counts as one more.
+        // The output counts as one; alone on a GPU it is worth nothing.
+        if found <= 1 {
+            let asked = &spec.placement;
+            if asked.gpu_backend != GpuBackend::Auto || !asked.devices.is_empty() {
+                let devices: Vec<String> = choice.devices.iter().map(DeviceReport::title).collect();
+                return Err(PlacementError::NothingFits { devices: devices.join(", ") }.into());
+            }
+            *choice = Choice::cpu(format!("{}, but none of {total} layers fits", choice.why));
+            return Ok(());
+        }
         choice.layers = if found > total { GpuLayers::All } else { GpuLayers::Count(found) };
         choice.why = match found {
-            0 => format!("{}; none of {total} layers fits", choice.why),
             n if n > total => format!("{}; all layers fit", choice.why),
             n => format!("{}; {} of {total} layers fit", choice.why, n - 1),
         };
@@ -89,8 +97,8 @@ impl Planner<'_> {
     fn most_layers(&self, choice: &Choice, spec: &LoadSpec, total: u32) -> Result<Option<u32>, LoadError> {
         largest(0, total + 1, 1, |n| {
             let choice = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
-            let laid = self.lay_out(&self.model(&choice)?, &choice, spec)?;
-            // What is left for the CPU has to find room there in any case.
+            // llama.cpp refuses some contexts that are too large. What is left for the CPU has to find room there anyway.
+            let Ok(laid) = self.lay_out(&self.model(&choice)?, &choice, spec) else { return Ok(false) };
             Ok(needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)))
         })
     }

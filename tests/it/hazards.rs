@@ -46,6 +46,8 @@ const ROWS: &[Row] = &[
     ("quantised_v_without_flash_attention", quantised_v_without_flash_attention),
     ("progress_callback_panics", progress_callback_panics),
     ("zero_sizes", zero_sizes),
+    ("threads_replaced_between_passes", threads_replaced_between_passes),
+    ("decoding_a_simulated_model", decoding_a_simulated_model),
 ];
 
 #[test]
@@ -109,6 +111,27 @@ fn decode(context: &mut Context, start: usize, n: usize) -> Result<(), LlamaErro
         batch.add(token(10 + (at % 50) as u32), Pos::new(at)?, seq, at + 1 == start + n)?;
     }
     context.decode(&mut batch)
+}
+
+/// llama.cpp looks at the pool of its last pass once more when it gets a new one.
+fn threads_replaced_between_passes(files: &Files) {
+    let mut context = context(files);
+    for round in 0..100 {
+        for n in 1..1 + round % 3 {
+            context.set_threads(n, n).unwrap();
+        }
+        context.kv().clear().unwrap();
+        decode(&mut context, 0, 20).unwrap();
+    }
+}
+
+fn decoding_a_simulated_model(files: &Files) {
+    let path = files.write("simulated.gguf", &tiny_llama());
+    let params_of = ModelParams { simulated: true, ..ModelParams::default() };
+    let model = Model::load(Backend::init().unwrap(), &path, &params_of, &mut |_| true).unwrap();
+    let mut context = Context::new(&model, &params()).unwrap();
+    assert!(context.memory_use().unwrap().iter().any(|memory| memory.context > 0));
+    assert!(matches!(decode(&mut context, 0, 4), Err(LlamaError::Simulated)));
 }
 
 fn tokens_beyond_n_batch(files: &Files) {
