@@ -45,7 +45,7 @@ struct Context {
     std::vector<ggml_tensor *>                      nodes;
     std::vector<uint8_t>                            memory;
     std::vector<float>                              scratch; // of one attention at a time
-    int                                             n_threads = 1;
+    int                                             n_threads = 0; // llama.cpp sets it before the first pass
 
     ~Context() { ggml_backend_free(cpu); }
 };
@@ -183,7 +183,7 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) try {
         if (wanted && node->op == GGML_OP_FLASH_ATTN_EXT && is_ours(node)) {
             context.attentions.push_back(inputs_of(node));
             attention::Inputs & inputs = context.attentions.back();
-            scratch                    = std::max(scratch, inputs.divide(context.n_threads));
+            scratch                    = std::max(scratch, inputs.divide(std::max(context.n_threads, 1)));
             add(attend, &inputs);
             if (inputs.split > 1) {
                 add(merge, &inputs);
@@ -228,6 +228,10 @@ static ggml_status compute(ggml_backend_t backend, ggml_cgraph * graph) try {
 
 static void set_n_threads(ggml_backend_t backend, int n) {
     Context & context = *static_cast<Context *>(backend->context);
+    // llama.cpp says it before each pass.
+    if (n == context.n_threads) {
+        return;
+    }
     if (const auto set = cpu_function<void(ggml_backend_t, int)>("ggml_backend_set_n_threads")) {
         set(context.cpu, n);
         context.n_threads = n;

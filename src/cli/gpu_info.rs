@@ -29,7 +29,8 @@ pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
     let (revision, inventory) = inventory()?;
     let report = SystemReport::new(&inventory);
     let choice = choose(&inventory, &config.placement);
-    let reasons = reasons(&inventory, &report, &choice, &pci_gpus());
+    let hardware = pci_gpus();
+    let reasons = reasons(&inventory, &report, &choice, &hardware);
     // A load that fails is a reason to see all the rest.
     let loaded = args.model.as_deref().map(|name| placement_of(name, config)).transpose();
     let placement = loaded.as_ref().ok().and_then(Option::as_ref);
@@ -39,7 +40,7 @@ pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
             "llama_cpp": revision,
             "features": system::build_features(),
             "system": report,
-            "pci_gpus": pci_gpus(),
+            "pci_gpus": hardware,
             "selected": selected(asked, &choice),
             "why_no_gpu": reasons,
             "model": placement,
@@ -149,13 +150,8 @@ fn show_devices(report: &SystemReport) -> anyhow::Result<()> {
 /// A model's devices with their layers and bytes.
 pub(super) fn show_placement(placement: &PlacementReport) -> anyhow::Result<()> {
     let rows = placement.devices.iter().map(|device| {
-        let name = if device.description.is_empty() {
-            device.name.clone()
-        } else {
-            format!("{} ({})", device.name, device.description)
-        };
         let bytes = [device.weights_bytes, device.context_bytes, device.compute_bytes].map(output::bytes);
-        [vec![name, device.layers.to_string()], bytes.to_vec()].concat()
+        [vec![device.title(), device.layers.to_string()], bytes.to_vec()].concat()
     });
     output::print(output::table(
         &["PLACED ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE"],

@@ -248,12 +248,16 @@ impl<F: Forward> Engine<F> {
         }
     }
 
+    /// Takes a sequence with its lane from those that run; the last one gets its index.
+    fn take_out(&mut self, index: usize) -> (Sequence, Lane<F::Sampler>) {
+        (self.running.swap_remove(index), self.lanes.swap_remove(index))
+    }
+
     /// Gives the place of a reader that is behind to somebody who waits; it goes on when it has caught up.
     fn set_aside(&mut self) -> bool {
         let behind = self.running.iter().position(|sequence| sequence.events.control().should_pause());
         let Some(index) = behind else { return false };
-        let sequence = self.running.swap_remove(index);
-        let lane = self.lanes.swap_remove(index);
+        let (sequence, lane) = self.take_out(index);
         if let Err(error) = self.cache.retire(&mut self.forward, sequence.seq, &sequence.tokens) {
             tracing::error!(error, "a sequence that was set aside could not be kept");
         }
@@ -357,8 +361,7 @@ impl<F: Forward> Engine<F> {
             (sequence.events.control().should_pause(), sequence.admitted)
         });
         let Some(index) = youngest else { return false };
-        let sequence = self.running.swap_remove(index);
-        let lane = self.lanes.swap_remove(index);
+        let (sequence, lane) = self.take_out(index);
         tracing::debug!(tokens = sequence.tokens.len(), "out of KV cells: a sequence is preempted");
         self.meter.preempted.increment(1);
         let released = self.cache.release(&mut self.forward, sequence.seq);
@@ -368,8 +371,7 @@ impl<F: Forward> Engine<F> {
 
     /// Ends a running sequence with a summary. What it computed stays for others.
     pub(super) fn finish(&mut self, index: usize, reason: FinishReason, stop: Option<String>) {
-        let sequence = self.running.swap_remove(index);
-        self.lanes.swap_remove(index);
+        let (sequence, _) = self.take_out(index);
         if reason == FinishReason::Cancelled {
             self.meter.cancelled.increment(1);
         }
@@ -381,8 +383,7 @@ impl<F: Forward> Engine<F> {
 
     /// Ends a running sequence with an error.
     pub(super) fn fail(&mut self, index: usize, error: EngineError) {
-        let sequence = self.running.swap_remove(index);
-        self.lanes.swap_remove(index);
+        let (sequence, _) = self.take_out(index);
         self.meter.failed.increment(1);
         if let Err(error) = self.cache.release(&mut self.forward, sequence.seq) {
             tracing::error!(error, "a failed sequence could not be removed");

@@ -18,4 +18,4 @@ pub use inventory::{DeviceReport, Inventory, Kind, is_software};
 pub use report::{BackendReport, DeviceUse, PlacementReport, SystemReport};
 pub use select::{Choice, choose};
 pub use spec::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};
-pub use verify::{Actual, MemoryUse, verify};
+pub use verify::{Actual, verify};

@@ -80,6 +80,14 @@ pub struct DeviceUse {
     pub compute_bytes: u64,
 }
 
+impl DeviceUse {
+    /// `Vulkan0 (NVIDIA H200)`, or `CPU`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        if self.description.is_empty() { self.name.clone() } else { format!("{} ({})", self.name, self.description) }
+    }
+}
+
 /// Where one model runs: read back from llama.cpp after the load, not taken from the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementReport {

@@ -35,10 +35,9 @@ impl Choice {
     /// The devices that are to hold layers.
     #[must_use]
     pub fn holders(&self) -> &[DeviceReport] {
-        match (self.layers, self.split_mode) {
-            (GpuLayers::Count(0), _) => &[],
-            (_, SplitMode::None) => self.devices.get(self.main_gpu as usize).map_or(&[], std::slice::from_ref),
-            _ => &self.devices,
+        match self.split_mode {
+            SplitMode::None => self.devices.get(self.main_gpu as usize).map_or(&[], std::slice::from_ref),
+            SplitMode::Layer => &self.devices,
         }
     }
 }

@@ -53,7 +53,7 @@ impl FromStr for GpuBackend {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        one_of(&Self::ALL, text).ok_or_else(|| unknown("backend", text, &Self::ALL))
+        by_name("backend", &Self::ALL, text)
     }
 }
 
@@ -103,7 +103,7 @@ impl FromStr for SplitMode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        one_of(&Self::ALL, text).ok_or_else(|| unknown("split mode", text, &Self::ALL))
+        by_name("split mode", &Self::ALL, text)
     }
 }
 
@@ -134,12 +134,10 @@ pub struct PlacementSpec {
     pub cpu_experts: CpuExperts,
 }
 
-fn one_of<T: Copy>(all: &[(&'static str, T)], text: &str) -> Option<T> {
+fn by_name<T: Copy>(what: &str, all: &[(&'static str, T)], text: &str) -> Result<T, String> {
     let lower = text.to_ascii_lowercase();
-    all.iter().find(|(name, _)| *name == lower).map(|(_, value)| *value)
-}
-
-fn unknown<T>(what: &str, text: &str, all: &[(&'static str, T)]) -> String {
-    let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
-    format!("there is no {what} {text:?}; choose one of {}", names.join(", "))
+    all.iter().find(|(name, _)| *name == lower).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+        format!("there is no {what} {text:?}; choose one of {}", names.join(", "))
+    })
 }

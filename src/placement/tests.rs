@@ -1,7 +1,7 @@
 //! Placement on machines that are made up: what is chosen, what is refused and how, and what a load is checked for.
 
 use super::{
-    Actual, CpuExperts, DeviceReport, GpuBackend, GpuLayers, Inventory, Kind, MemoryUse, PlacementError, PlacementSpec,
+    Actual, CpuExperts, DeviceReport, DeviceUse, GpuBackend, GpuLayers, Inventory, Kind, PlacementError, PlacementSpec,
     SplitMode, SystemReport, choose, verify,
 };
 
@@ -152,10 +152,10 @@ fn a_split_fits_the_devices() {
 
 fn actual(layers: &[(&str, usize)], weights: &[(&str, u64)]) -> Actual {
     let layers = layers.iter().flat_map(|(name, n)| std::iter::repeat_n((*name).to_owned(), *n)).collect();
-    let memory = weights.iter().map(|(name, bytes)| MemoryUse {
-        device: (*name).into(),
+    let memory = weights.iter().map(|(name, bytes)| DeviceUse {
+        name: (*name).into(),
         weights_bytes: *bytes,
-        ..MemoryUse::default()
+        ..DeviceUse::default()
     });
     Actual { layers, memory: memory.collect() }
 }

@@ -5,24 +5,13 @@ use super::report::{DeviceUse, PlacementReport};
 use super::select::Choice;
 use super::spec::{CpuExperts, GpuLayers};
 
-/// Memory of one kind on one device, from llama.cpp's own accounts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Name of the device; the CPU's for memory of the host.
-    pub device: String,
-    /// Name of llama.cpp's buffer type, e.g. `CPU_Mapped`.
-    pub buffer_type: String,
-    pub weights_bytes: u64,
-    pub context_bytes: u64,
-    pub compute_bytes: u64,
-}
-
 /// What a loaded model and its context say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
     /// Name of each layer's device.
     pub layers: Vec<String>,
-    pub memory: Vec<MemoryUse>,
+    /// Memory by device; memory of the host is the CPU's. A device can come more than once.
+    pub memory: Vec<DeviceUse>,
 }
 
 /// Name of the CPU among llama.cpp's devices.
@@ -93,7 +82,7 @@ fn report(choice: &Choice, actual: &Actual) -> PlacementReport {
         add(name, &|device| device.layers += 1);
     }
     for memory in &actual.memory {
-        add(&memory.device, &|device| {
+        add(&memory.name, &|device| {
             device.weights_bytes += memory.weights_bytes;
             device.context_bytes += memory.context_bytes;
             device.compute_bytes += memory.compute_bytes;

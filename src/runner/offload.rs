@@ -2,7 +2,7 @@
 
 use crate::llama::{self, Backend, LlamaError, Model, Offload, Split};
 use crate::placement::{
-    Actual, Choice, CpuExperts, GpuLayers, Inventory, MemoryUse, PlacementError, PlacementSpec, SplitMode, choose,
+    Actual, Choice, CpuExperts, DeviceUse, GpuLayers, Inventory, PlacementError, PlacementSpec, SplitMode, choose,
 };
 
 /// Experts' matrices by llama.cpp's names.
@@ -47,12 +47,12 @@ pub(super) fn offload(backend: Backend, choice: &Choice) -> Result<Offload, Llam
 
 /// What llama.cpp says of a loaded model and its context.
 pub(super) fn actual(model: &Model, memory: Vec<llama::MemoryUse>) -> Result<Actual, LlamaError> {
-    let memory = memory.into_iter().map(|memory| MemoryUse {
-        device: memory.device,
-        buffer_type: memory.buffer_type,
+    let memory = memory.into_iter().map(|memory| DeviceUse {
+        name: memory.device,
         weights_bytes: memory.weights,
         context_bytes: memory.context,
         compute_bytes: memory.compute,
+        ..DeviceUse::default()
     });
     Ok(Actual { layers: model.layer_devices()?, memory: memory.collect() })
 }

@@ -14,6 +14,8 @@ use super::local::load_error;
 use super::offload;
 use super::spec::{CacheType, FlashAttention, LoadSpec};
 
+/// Nothing is computed.
+const THREADS: u32 = 1;
 /// Smallest context that is worth a proposal, and steps from there.
 const CONTEXT_STEP: u32 = 1024;
 
@@ -22,7 +24,8 @@ struct Planner<'a> {
     backend: Backend,
     path: &'a Path,
     inventory: &'a Inventory,
-    threads: u32,
+    /// Free bytes of the CPU's memory. Read once, so that all ways are measured by the same.
+    cpu_free: u64,
 }
 
 /// One way.
@@ -39,12 +42,13 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
     let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
-    let planner = Planner { backend, path, inventory: &inventory, threads: 1 };
+    let planner = Planner::new(backend, path, &inventory);
     planner.settle(&mut choice, spec)?;
-    let laid = planner.lay_out(&planner.model(&choice)?, &choice, spec)?;
+    let model = planner.model(&choice)?;
+    let laid = planner.lay_out(&model, &choice, spec)?;
     let devices = needs(&laid.report, &|name| planner.free(name));
     let fits = devices.iter().all(|device| device.fits);
-    let alternatives = if fits { Vec::new() } else { planner.alternatives(&choice, spec, &laid)? };
+    let alternatives = if fits { Vec::new() } else { planner.alternatives(&model, &choice, spec, &laid)? };
     Ok(MemoryPlan {
         backend: laid.report.backend,
         gpu_layers: laid.report.gpu_layers,
@@ -65,10 +69,16 @@ pub(super) fn settle(
     choice: &mut Choice,
     spec: &LoadSpec,
 ) -> Result<(), LoadError> {
-    Planner { backend, path, inventory, threads: 1 }.settle(choice, spec)
+    Planner::new(backend, path, inventory).settle(choice, spec)
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory) -> Self {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        Self { backend, path, inventory, cpu_free: system.available_memory() }
+    }
+
     fn settle(&self, choice: &mut Choice, spec: &LoadSpec) -> Result<(), LoadError> {
         if choice.layers != GpuLayers::Auto {
             return Ok(());
@@ -95,7 +105,7 @@ impl Planner<'_> {
 
     /// The most layers that fit, the output counted as one.
     fn most_layers(&self, choice: &Choice, spec: &LoadSpec, total: u32) -> Result<Option<u32>, LoadError> {
-        largest(0, total + 1, 1, |n| {
+        largest(1, total + 1, 1, |n| {
             let choice = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
             // llama.cpp refuses some contexts that are too large. What is left for the CPU has to find room there anyway.
             let Ok(laid) = self.lay_out(&self.model(&choice)?, &choice, spec) else { return Ok(false) };
@@ -111,7 +121,7 @@ impl Planner<'_> {
 
     fn lay_out(&self, model: &Model, choice: &Choice, spec: &LoadSpec) -> Result<Laid, LoadError> {
         let layout = Layout::new(model, spec)?;
-        let context = Context::new(model, &layout.context(self.threads, spec)).map_err(load_error)?;
+        let context = Context::new(model, &layout.context(THREADS, spec)).map_err(load_error)?;
         let memory = context.memory_use().map_err(load_error)?;
         let report = placement::verify(choice, &offload::actual(model, memory).map_err(load_error)?)?;
         Ok(Laid { layout, report })
@@ -130,12 +140,17 @@ impl Planner<'_> {
         Ok(self.would_fit(&self.model(choice)?, choice, spec))
     }
 
-    fn alternatives(&self, choice: &Choice, spec: &LoadSpec, asked: &Laid) -> Result<Vec<Alternative>, LoadError> {
+    fn alternatives(
+        &self,
+        model: &Model,
+        choice: &Choice,
+        spec: &LoadSpec,
+        asked: &Laid,
+    ) -> Result<Vec<Alternative>, LoadError> {
         let mut found = Vec::new();
-        let model = self.model(choice)?;
         let with_context = |n| LoadSpec { context_tokens: Some(n), ..spec.clone() };
         let context = largest(CONTEXT_STEP, asked.layout.n_ctx, CONTEXT_STEP, |n| {
-            Ok::<_, LoadError>(self.would_fit(&model, choice, &with_context(n)))
+            Ok::<_, LoadError>(self.would_fit(model, choice, &with_context(n)))
         })?;
         if let Some(n) = context {
             found.push(Alternative { text: format!("fits at ctx {}k", n / 1024), options: format!("--ctx-size {n}") });
@@ -143,7 +158,7 @@ impl Planner<'_> {
         let mut smaller = spec.clone();
         (smaller.serve.cache_type_k, smaller.serve.cache_type_v) = (CacheType::Q8_0, CacheType::Q8_0);
         smaller.serve.flash_attention = FlashAttention::On;
-        if spec.serve.cache_type_k == CacheType::F16 && self.would_fit(&model, choice, &smaller) {
+        if spec.serve.cache_type_k == CacheType::F16 && self.would_fit(model, choice, &smaller) {
             found.push(Alternative {
                 text: "fits with KV q8_0".into(),
                 options: "--cache-type-k q8_0 --cache-type-v q8_0 --flash-attn on".into(),
@@ -167,11 +182,7 @@ impl Planner<'_> {
     }
 
     fn free(&self, name: &str) -> u64 {
-        if let Some(device) = self.inventory.devices.iter().find(|device| device.name == name && device.is_gpu()) {
-            return device.memory_free_mb << 20;
-        }
-        let mut system = sysinfo::System::new();
-        system.refresh_memory();
-        system.available_memory()
+        let gpu = self.inventory.devices.iter().find(|device| device.name == name && device.is_gpu());
+        gpu.map_or(self.cpu_free, |device| device.memory_free_mb << 20)
     }
 }

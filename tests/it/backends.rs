@@ -85,7 +85,11 @@ fn backends_hold_every_layer_that_they_were_asked_to() {
         (answer["text"].as_str().unwrap().to_owned(), stderr(&output))
     };
     for (name, registered_as, compiled) in BACKENDS {
-        let Some(device) = compiled.then(|| first_device(registered_as)).flatten() else { continue };
+        let Some(device) = compiled.then(|| first_device(registered_as)).flatten() else {
+            let named = *compiled && *name == "vulkan" && std::env::var_os("GGML_VK_VISIBLE_DEVICES").is_some();
+            assert!(!named, "the device that GGML_VK_VISIBLE_DEVICES names is not there");
+            continue;
+        };
         let (on_gpu, log) = text(&["--gpu-backend", name]);
         for layer in 0..30 {
             let line = format!("load_tensors: layer {layer:3} assigned to device {device}");
@@ -104,6 +108,22 @@ fn backends_hold_every_layer_that_they_were_asked_to() {
         assert_eq!(all["devices"][0]["name"], device.as_str());
         for bytes in ["weights_bytes", "context_bytes", "compute_bytes"] {
             assert!(all["devices"][0][bytes].as_u64().is_some_and(|n| n > 1 << 20), "{bytes}: {all}");
+        }
+        let auto = placement(&["--gpu-backend", name, "--gpu-layers", "auto"]);
+        assert_eq!(auto["gpu_layers"], 30, "{auto}");
+        let nothing = run(&[
+            "--gpu-backend",
+            name,
+            "--gpu-layers",
+            "auto",
+            "--ctx-size",
+            "8000000",
+            "plan",
+            smollm2().to_str().unwrap(),
+        ]);
+        if nothing.status.code() != Some(0) {
+            assert_eq!(nothing.status.code(), Some(3), "{}", stderr(&nothing));
+            assert!(stderr(&nothing).contains("not one layer fits"), "{}", stderr(&nothing));
         }
         // The output goes first, then ten layers.
         let some = placement(&["--gpu-backend", name, "--gpu-layers", "11"]);
@@ -209,6 +229,8 @@ fn a_plan_predicts_what_a_load_takes() {
         let plan = json(&["plan", model.to_str().unwrap()]);
         let report = json(&["probe", model.to_str().unwrap()]);
         assert_eq!(plan["fits"], true, "{plan}");
+        let count = |report: &Value| report["devices"].as_array().unwrap().len();
+        assert_eq!((count(&plan), count(&report["placement"])), (1, 1), "{plan} beside {report}");
         for (planned, placed) in
             plan["devices"].as_array().unwrap().iter().zip(report["placement"]["devices"].as_array().unwrap())
         {

@@ -98,3 +98,26 @@ fn smoke_gpu_info_names_the_revision_and_the_cpu() {
     assert!(!info["llama_cpp"].as_str().unwrap().is_empty());
     assert!(info["system"]["registered"].as_array().unwrap().iter().any(|name| name == "CPU"), "{info}");
 }
+
+/// llama.cpp fills a new cache with zeros, which would make all of it resident.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_takes_memory_only_as_it_fills() {
+    let info = run(&["gpu-info", "--json"]);
+    if !stdout(&info).contains("\"AVX512\"") {
+        eprintln!("not checked: pages are given back by the device for AVX-512 only");
+        return;
+    }
+    let mut command = shimmy();
+    command.args(["--gpu-backend", "cpu", "--ctx-size", "32768", "serve", "--bind", "127.0.0.1:0"]);
+    command.args(["--model", smollm2().to_str().unwrap()]);
+    let server = Server::spawn(command);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let kilobytes = |key: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    // The cache alone has 755 MB.
+    assert!(kilobytes("VmHWM:") > 755_000, "llama.cpp did fill it: {status}");
+    assert!(kilobytes("VmRSS:") < 400_000, "{status}");
+}
