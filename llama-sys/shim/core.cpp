@@ -9,6 +9,7 @@
 #include "cpu.hpp"
 #include "ggml-cpu.h"
 #include "guard.hpp"
+#include "placement.hpp"
 
 namespace shim {
 
@@ -207,6 +208,9 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         // With "auto", llama.cpp gives flash attention up where it is not on its layer's own device, as it is with us.
         if (p->accelerate && params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
             params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        }
+        if (const std::string refusal = shim::oversized_cache(*model, params); !refusal.empty()) {
+            return fail(SHIM_TOO_LARGE, refusal.c_str());
         }
         shim::accelerator::Creation creation(p->accelerate);
         *out = llama_init_from_model(model, params);

@@ -1,11 +1,40 @@
-// Where a loaded model is, from llama.cpp's own accounts.
+// Where a loaded model is, from llama.cpp's own accounts, and what cannot be there.
+#include "placement.hpp"
+
 #include "cpu.hpp"
+#include "ggml-cpp.h"
 #include "guard.hpp"
 #include "llama-ext.h"
 #include "llama-model.h"
 
 using shim::fail;
 using shim::guarded;
+
+std::string shim::oversized_cache(const llama_model & model, const llama_context_params & params) {
+    const llama_hparams & hparams = model.hparams;
+    if (!params.offload_kqv) {
+        return {};
+    }
+    const ggml_context_ptr scratch(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true }));
+    // llama.cpp rounds up to this.
+    const int64_t cells = GGML_PAD(int64_t(params.n_ctx != 0 ? params.n_ctx : hparams.n_ctx_train), 256);
+    for (uint32_t layer = 0; layer < hparams.n_layer_all; ++layer) {
+        // What slides has a window's cells only.
+        if (!hparams.has_kv(layer) || hparams.is_recr(layer) || (hparams.is_swa(layer) && !params.swa_full)) {
+            continue;
+        }
+        ggml_backend_dev_t device = model.dev_layer(layer);
+        const auto         fits   = [&](ggml_type type, uint32_t width) {
+            ggml_reset(scratch.get());
+            return ggml_backend_dev_supports_op(device, ggml_new_tensor_2d(scratch.get(), type, width, cells));
+        };
+        if (!fits(params.type_k, hparams.n_embd_k_gqa(layer)) || !(hparams.is_mla() || fits(params.type_v, hparams.n_embd_v_gqa(layer)))) {
+            return std::string(ggml_backend_dev_name(device)) + " cannot hold layer " + std::to_string(layer) + "'s KV cache of " +
+                   std::to_string(cells) + " tokens in one piece; ask for fewer with --ctx-size, or for a smaller --cache-type-k";
+        }
+    }
+    return {};
+}
 
 extern "C" {
 

@@ -25,6 +25,7 @@ enum shim_status {
     SHIM_NO_MEMORY = 2, /* std::bad_alloc */
     SHIM_REFUSED   = 3, /* llama.cpp returned its failure value (NULL, false); it wrote why to its log */
     SHIM_TOO_SMALL = 4, /* the output buffer is too small; the needed size was written */
+    SHIM_TOO_LARGE = 5, /* a device cannot hold what it was to; the message says which and what */
 };
 
 const char * shim_last_error(void) SHIM_NOEXCEPT;

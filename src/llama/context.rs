@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::adapter::Adapter;
 use super::batch::Batch;
 use super::callback::{self, AbortFlag};
-use super::error::{LlamaError, check, last_error};
+use super::error::{LlamaError, check, failure};
 use super::kv_cache::KvCache;
 use super::model::Model;
 use super::threads::ComputeThreads;
@@ -181,12 +181,7 @@ impl Context {
             llama_sys::shim_context_init(model.raw(), &raw const raw_params, &raw mut raw)
         });
         drop(guard);
-        let raw = NonNull::new(raw).ok_or_else(|| LlamaError::Native {
-            call: "creating a context",
-            status: status.unsigned_abs(),
-            message: last_error(),
-            log,
-        })?;
+        let raw = NonNull::new(raw).ok_or_else(|| failure("creating a context", status, log))?;
         let mut context = Self {
             raw,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),

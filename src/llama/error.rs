@@ -14,6 +14,9 @@ pub enum LlamaError {
     /// A shim call failed: llama.cpp threw, ran out of memory or refused.
     #[error("{call} failed: {message}{}", log_tail(.log))]
     Native { call: &'static str, status: u32, message: String, log: String },
+    /// A device cannot hold what it was to.
+    #[error("{0}")]
+    TooLarge(String),
     /// The file is not one that llama.cpp may be given.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -87,11 +90,17 @@ pub enum LlamaError {
 
 /// Turns a shim status into a result, with the shim's message and the log lines captured during the call.
 pub(super) fn check(call: &'static str, status: i32, log: String) -> Result<(), LlamaError> {
-    let status = status.unsigned_abs();
-    if status == llama_sys::SHIM_OK {
-        return Ok(());
+    if status.unsigned_abs() == llama_sys::SHIM_OK { Ok(()) } else { Err(failure(call, status, log)) }
+}
+
+/// What a call that failed said.
+pub(super) fn failure(call: &'static str, status: i32, log: String) -> LlamaError {
+    let (status, message) = (status.unsigned_abs(), last_error());
+    if status == llama_sys::SHIM_TOO_LARGE {
+        LlamaError::TooLarge(message)
+    } else {
+        LlamaError::Native { call, status, message, log }
     }
-    Err(LlamaError::Native { call, status, message: last_error(), log })
 }
 
 pub(super) fn last_error() -> String {

@@ -24,6 +24,8 @@ pub enum PlacementError {
         "--gpu-layers auto: not one layer fits {devices} with this context; `shimmy plan` shows what is needed, a smaller --ctx-size or --cache-type-k q8_0 needs less, and --gpu-backend cpu needs no GPU"
     )]
     NothingFits { devices: String },
+    #[error("{0}")]
+    TooLarge(String),
     /// llama.cpp put the model elsewhere than it was told.
     #[error(
         "the model was to run on {planned}, but llama.cpp placed it on {found}; this is a mistake in shimmy or in llama.cpp: run with RUST_LOG=debug, and report it with the log, or choose --gpu-backend cpu"

@@ -147,6 +147,7 @@ fn load_adapters(model: &Model, specs: &[(PathBuf, f32)]) -> Result<Vec<(Adapter
 pub(super) fn load_error(error: LlamaError) -> LoadError {
     match error {
         LlamaError::LoadCancelled(_) => LoadError::Cancelled,
+        LlamaError::TooLarge(why) => PlacementError::TooLarge(why).into(),
         error => LoadError::Failed(error.to_string()),
     }
 }

@@ -125,6 +125,14 @@ fn backends_hold_every_layer_that_they_were_asked_to() {
             assert_eq!(nothing.status.code(), Some(3), "{}", stderr(&nothing));
             assert!(stderr(&nothing).contains("not one layer fits"), "{}", stderr(&nothing));
         }
+        // Enough memory or not, llama.cpp must not be led to where it aborts: one tensor that is too large for the device.
+        let asked = ["--gpu-backend", name, "--gpu-layers", "16", "--ctx-size", "8000000", "plan"];
+        let huge = shimmy().args(asked).arg(smollm2()).output().unwrap();
+        let said = stderr(&huge);
+        if !huge.status.success() {
+            assert_eq!(huge.status.code(), Some(3), "{said}");
+            assert!(said.contains("in one piece") && said.contains(&device), "{said}");
+        }
         // The output goes first, then ten layers.
         let some = placement(&["--gpu-backend", name, "--gpu-layers", "11"]);
         assert_eq!((&some["gpu_layers"], &some["total_layers"]), (&json!(10), &json!(30)), "{some}");

@@ -1,0 +1,14 @@
+// What llama.cpp does not check of a placement before it aborts.
+#pragma once
+
+#include <string>
+
+#include "llama.h"
+
+namespace shim {
+
+// Why a layer's part of the KV cache cannot be a tensor of the layer's device; empty where all can. llama.cpp allocates
+// it as one tensor, whatever its size, and aborts when it looks for a backend that can use it.
+std::string oversized_cache(const llama_model & model, const llama_context_params & params);
+
+} // namespace shim
