@@ -1,6 +1,6 @@
 # What people type; the work is in scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint serve bench bootstrap vendor models test-backends test-revisions vulkan-env clean
+.PHONY: help demo test lint serve bench bootstrap vendor models test-backends test-revisions bundle vulkan-env clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,11 +35,14 @@ models: ## fetch the test models into the cache
 	@scripts/model.py smollm2
 	@scripts/model.py gemma3
 
-test-backends: bootstrap vendor models ## build with OpenCL, RPC and Vulkan, and test that
+test-backends: bootstrap vendor models ## build with OpenCL, RPC, Vulkan and modules, and test that
 	@scripts/test_backends.sh
 
 test-revisions: bootstrap vendor models ## smoke tests on the pinned and on a newer llama.cpp
 	@scripts/test_revisions.sh
+
+bundle: bootstrap vendor ## backends as modules, in dist/; FEATURES="llama-vulkan llama-cuda" adds GPUs
+	@scripts/bundle.sh dist $(FEATURES)
 
 vulkan-env: ## print the line that sets VULKAN_SDK, for eval
 	@scripts/vulkan_deps.sh

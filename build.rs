@@ -1,9 +1,35 @@
-//! Records what this binary was built for, for `/diag` and bug reports.
+//! Records what this binary was built for, for `/diag` and bug reports, and where it finds libraries.
+
+use std::env;
+use std::path::{Path, PathBuf};
 
 fn main() {
     for key in ["TARGET", "PROFILE"] {
-        let value = std::env::var(key).unwrap_or_else(|_| "unknown".into());
+        let value = env::var(key).unwrap_or_else(|_| "unknown".into());
         println!("cargo::rustc-env=SHIMMY_BUILD_{key}={value}");
     }
     println!("cargo::rerun-if-changed=build.rs");
+    // Only a build with dynamic backends has it.
+    if let Some(libraries) = env::var_os("DEP_LLAMA_LIBRARY_DIR") {
+        find_libraries(Path::new(&libraries));
+    }
+}
+
+/// Lets the binary look beside itself, where an installed one has them, and then where this build left them, told from the
+/// binary's own directory so that no path of this machine is in it.
+fn find_libraries(libraries: &Path) {
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    // <profile>/build/shimmy-<hash>/out
+    let profile_dir = out_dir.ancestors().nth(3).unwrap_or(&out_dir);
+    let common = profile_dir.components().zip(libraries.components()).take_while(|(a, b)| a == b).count();
+    let up = profile_dir.components().skip(common).map(|_| "..".as_ref());
+    let down = libraries.components().skip(common).map(|part| part.as_os_str());
+    let relative: PathBuf = up.chain(down).collect();
+    let relative = relative.display();
+    println!("cargo::rustc-env=SHIMMY_BUILD_LIBRARIES={relative}");
+    let origin = if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("macos") { "@loader_path" } else { "$ORIGIN" };
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{origin}");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{origin}/{relative}");
+    // Executables of tests are one level below.
+    println!("cargo::rustc-link-arg-tests=-Wl,-rpath,{origin}/../{relative}");
 }

@@ -12,6 +12,7 @@ pub fn build_features() -> Vec<&'static str> {
         ("llama-opencl", cfg!(feature = "llama-opencl")),
         ("llama-metal", cfg!(feature = "llama-metal")),
         ("llama-rpc", cfg!(feature = "llama-rpc")),
+        ("dynamic-backends", cfg!(feature = "dynamic-backends")),
         ("stub", cfg!(feature = "stub")),
     ]
     .into_iter()

@@ -18,7 +18,11 @@ pub const BACKENDS: &[(&str, &str)] = &[
     ("rpc", "GGML_RPC"),
 ];
 
-pub struct Features(Vec<&'static str>);
+pub struct Features {
+    backends: Vec<&'static str>,
+    /// Backends are modules that are loaded at run time.
+    pub dynamic: bool,
+}
 
 impl Features {
     pub fn from_cargo() -> Self {
@@ -26,15 +30,20 @@ impl Features {
     }
 
     pub fn from_names(enabled: impl Fn(&str) -> bool) -> Self {
-        Self(BACKENDS.iter().map(|(name, _)| *name).filter(|name| enabled(name)).collect())
+        let backends = BACKENDS.iter().map(|(name, _)| *name).filter(|name| enabled(name)).collect();
+        Self { backends, dynamic: enabled("dynamic_backends") }
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains(&name)
+        self.backends.contains(&name)
     }
 
     fn label(&self) -> String {
-        if self.0.is_empty() { "cpu".into() } else { self.0.join("-") }
+        let mut parts = self.backends.clone();
+        if self.dynamic {
+            parts.insert(0, "dynamic");
+        }
+        if parts.is_empty() { "cpu".into() } else { parts.join("-") }
     }
 }
 
@@ -45,7 +54,19 @@ pub fn defines(features: &Features, build: Option<&(String, String)>) -> Vec<(St
     for (feature, option) in BACKENDS {
         set(option, if features.has(feature) { "ON" } else { "OFF" });
     }
-    set("BUILD_SHARED_LIBS", "OFF");
+    let dynamic = if features.dynamic { "ON" } else { "OFF" };
+    // A module and who loads it must share one ggml, so that llama.cpp and ggml are libraries of their own then.
+    for option in ["BUILD_SHARED_LIBS", "GGML_BACKEND_DL", "GGML_CPU_ALL_VARIANTS"] {
+        set(option, dynamic);
+    }
+    if features.dynamic {
+        // For any machine, as far as the modules know it.
+        set("GGML_NATIVE", "OFF");
+        // They lie in one directory, wherever that is, and belong together: no versions beside each other.
+        set("CMAKE_PLATFORM_NO_VERSIONED_SONAME", "ON");
+        set("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON");
+        set("CMAKE_INSTALL_RPATH", "$ORIGIN");
+    }
     set("CMAKE_POSITION_INDEPENDENT_CODE", "ON");
     set("LLAMA_BUILD_COMMON", "ON");
     for off in ["TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP", "UI"] {
@@ -66,7 +87,7 @@ pub fn defines(features: &Features, build: Option<&(String, String)>) -> Vec<(St
     all
 }
 
-/// Builds and returns the CMake build directory, which holds the static libraries.
+/// Builds and returns the CMake build directory, which holds the libraries.
 pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<PathBuf, String> {
     require("cmake", "cmake")?;
     require_cxx()?;

@@ -48,7 +48,29 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The shared libraries that a dynamic build links; its modules are loaded at run time.
+const SHARED: &[&str] = &["llama-common", "llama", "ggml", "ggml-base"];
+
 pub fn libraries(build_dir: &Path, features: &Features) -> Result<(), String> {
+    if features.dynamic { shared(build_dir) } else { archives(build_dir, features) }
+}
+
+fn shared(build_dir: &Path) -> Result<(), String> {
+    let dir = build_dir.join("bin");
+    for name in SHARED {
+        if !["so", "dylib"].iter().any(|ext| dir.join(format!("lib{name}.{ext}")).is_file()) {
+            return Err(format!("{}: CMake built no lib{name}", dir.display()));
+        }
+        println!("cargo::rustc-link-lib=dylib={name}");
+    }
+    println!("cargo::rustc-link-search=native={}", dir.display());
+    println!("cargo::rustc-link-lib={}", if is_macos() { "c++" } else { "stdc++" });
+    // For whoever links the binary: it has to find them, and the modules beside them, when it runs.
+    println!("cargo::metadata=library_dir={}", dir.display());
+    Ok(())
+}
+
+fn archives(build_dir: &Path, features: &Features) -> Result<(), String> {
     let mut archives = Vec::new();
     collect_archives(build_dir, &mut archives)?;
     let backends: Vec<String> = archives
@@ -76,8 +98,12 @@ pub fn libraries(build_dir: &Path, features: &Features) -> Result<(), String> {
     Ok(())
 }
 
+fn is_macos() -> bool {
+    std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("macos")
+}
+
 fn system_libraries(features: &Features) {
-    let macos = std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("macos");
+    let macos = is_macos();
     let mut libraries = vec![if macos { "c++" } else { "stdc++" }];
     if features.has("vulkan") {
         if let Some(sdk) = std::env::var_os("VULKAN_SDK") {

@@ -91,6 +91,12 @@ int shim_backend_init(void) noexcept {
     });
 }
 
+int shim_backend_load(const char * path) noexcept {
+    return guarded([&] {
+        return ggml_backend_load(path) != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "its backend did not start");
+    });
+}
+
 int shim_backend_count(size_t * count) noexcept {
     return guarded([&] {
         *count = ggml_backend_reg_count();

@@ -35,6 +35,8 @@ void         shim_string_free(char * text) SHIM_NOEXCEPT;
 
 /* Initialises llama.cpp and every backend that is compiled in. Call once. */
 int shim_backend_init(void) SHIM_NOEXCEPT;
+/* Loads a backend that is a shared library. To be called before shim_backend_init, which needs the CPU's. */
+int shim_backend_load(const char * path) SHIM_NOEXCEPT;
 
 struct shim_device {
     ggml_backend_dev_t handle;

@@ -4,7 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::placement::{Choice, Inventory, PciGpu, PlacementError, PlacementReport, SystemReport, choose, pci_gpus};
+use crate::placement::{
+    Choice, Inventory, ModuleState, PciGpu, PlacementError, PlacementReport, SystemReport, choose, pci_gpus,
+};
 use crate::system;
 
 use super::output;
@@ -55,6 +57,10 @@ pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
         output::print(format!("{:<15} {uses}\n\n", format!("{asked} uses")))?;
         show_backends(&report)?;
         show_devices(&report)?;
+        if !report.modules.is_empty() {
+            output::print("\n")?;
+            show_modules(&report)?;
+        }
         if !reasons.is_empty() {
             output::print("\nWhy is my GPU not used?")?;
             for reason in &reasons {
@@ -112,13 +118,13 @@ fn reasons(
     if let Ok(choice) = choice {
         reasons.push(format!("the CPU was chosen: {}", choice.why));
     }
-    let compiled = report.backends.iter().filter(|backend| backend.compiled_in);
-    for backend in compiled.clone() {
+    let refused = |name: &str| report.modules.iter().any(|m| m.backend == name && m.state == ModuleState::Refused);
+    for backend in report.backends.iter().filter(|backend| backend.compiled_in || refused(&backend.name)) {
         if let Some(reason) = &backend.reason {
             reasons.push(format!("{}: {reason}", backend.name));
         }
     }
-    if compiled.count() == 0 {
+    if !report.backends.iter().any(|backend| backend.compiled_in) && inventory.searched.is_empty() {
         reasons.push("this binary has no GPU backend; build with --features llama-vulkan, llama-cuda, llama-opencl or llama-metal".into());
     }
     reasons.extend(inventory.devices.iter().filter(|d| d.software).map(|d| format!("{} draws on the CPU", d.title())));
@@ -128,7 +134,10 @@ fn reasons(
 fn show_backends(report: &SystemReport) -> anyhow::Result<()> {
     let rows = report.backends.iter().map(|backend| {
         let state = match &backend.reason {
-            Some(reason) if backend.compiled_in => format!("compiled in, no device: {reason}"),
+            Some(reason) if backend.compiled_in && report.modules.is_empty() => {
+                format!("compiled in, no device: {reason}")
+            }
+            Some(reason) if backend.compiled_in => format!("loaded, no device: {reason}"),
             Some(reason) => reason.clone(),
             None => format!("ready: {}", backend.devices.join(", ")),
         };
@@ -136,6 +145,19 @@ fn show_backends(report: &SystemReport) -> anyhow::Result<()> {
     });
     output::print(output::table(&["BACKEND", "STATE"], &[], rows.collect()))?;
     output::print("\n")
+}
+
+fn show_modules(report: &SystemReport) -> anyhow::Result<()> {
+    let rows = report.modules.iter().map(|module| {
+        let state = match module.state {
+            ModuleState::Loaded => "loaded",
+            ModuleState::NotNeeded => "not needed",
+            ModuleState::Refused => "refused",
+        };
+        let reason = module.reason.clone().unwrap_or_default();
+        vec![module.path.display().to_string(), state.into(), reason]
+    });
+    output::print(output::table(&["MODULE", "STATE", "WHY"], &[], rows.collect()))
 }
 
 fn show_devices(report: &SystemReport) -> anyhow::Result<()> {

@@ -1,47 +1,59 @@
 //! Process-wide initialisation of llama.cpp.
 
 use std::ffi::CStr;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::callback;
 use super::device::{Device, device_at};
 use super::error::{LlamaError, check};
+use super::modules::{self, BackendModule, Modules};
 
-/// What the initialisation said, or its status and message.
-static DONE: OnceLock<Result<String, (i32, String)>> = OnceLock::new();
+/// What the initialisation came to, or why it failed.
+static DONE: OnceLock<Result<Modules, String>> = OnceLock::new();
 
 /// Proof that llama.cpp is initialised. Cheap to copy; it stays initialised until the process ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Backend(());
 
 impl Backend {
-    /// Initialises llama.cpp and every backend that is compiled in, once per process.
+    /// Initialises llama.cpp and every backend that is compiled in or found as a module, once per process.
     ///
     /// # Errors
-    /// What a backend threw while it looked for its devices. It is the same at every later call.
+    /// What a backend threw while it looked for its devices; no module for the CPU. It is the same at every later call.
     pub fn init() -> Result<Self, LlamaError> {
         let done = DONE.get_or_init(|| {
             callback::install_log();
-            // SAFETY: called once, before any other call into llama.cpp.
-            let (status, log) = callback::capture_log(|| unsafe { llama_sys::shim_backend_init() });
-            check("backend initialisation", status, log.clone()).map_err(|e| (status, e.to_string()))?;
-            Ok(log)
+            let mut modules = modules::load().map_err(|e| e.to_string())?;
+            // SAFETY: called once, before any other call into llama.cpp but the loading of modules.
+            let (status, said) = callback::capture_log(|| unsafe { llama_sys::shim_backend_init() });
+            check("backend initialisation", status, said.clone()).map_err(|e| e.to_string())?;
+            modules.log.push_str(&said);
+            Ok(modules)
         });
-        match done {
-            Ok(_) => Ok(Self(())),
-            Err((status, message)) => Err(LlamaError::Native {
-                call: "backend initialisation",
-                status: status.unsigned_abs(),
-                message: message.clone(),
-                log: String::new(),
-            }),
-        }
+        done.as_ref().map(|_| Self(())).map_err(|why| LlamaError::Backends(why.clone()))
+    }
+
+    fn started(self) -> Option<&'static Modules> {
+        DONE.get().and_then(|done| done.as_ref().ok())
     }
 
     /// Warnings and errors of the backends while they looked for their devices, a line each.
     #[must_use]
     pub fn complaints(self) -> &'static str {
-        DONE.get().and_then(|done| done.as_deref().ok()).unwrap_or_default()
+        self.started().map_or("", |started| &started.log)
+    }
+
+    /// The modules that were found, with what became of them; none where the backends are in the binary.
+    #[must_use]
+    pub fn modules(self) -> &'static [BackendModule] {
+        self.started().map_or(&[], |started| &started.found)
+    }
+
+    /// Where modules were looked for; empty where the backends are in the binary.
+    #[must_use]
+    pub fn searched(self) -> &'static [PathBuf] {
+        self.started().map_or(&[], |started| &started.searched)
     }
 
     /// Names of the registered backends in llama.cpp's order, e.g. `["Vulkan", "CPU"]`. A name is here because

@@ -17,6 +17,9 @@ pub enum LlamaError {
     /// A device cannot hold what it was to.
     #[error("{0}")]
     TooLarge(String),
+    /// llama.cpp's backends did not start.
+    #[error("{0}")]
+    Backends(String),
     /// The file is not one that llama.cpp may be given.
     #[error(transparent)]
     Gguf(#[from] GgufError),

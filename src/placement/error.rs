@@ -10,6 +10,11 @@ pub enum PlacementError {
         .compiled.join(", ")
     )]
     NotCompiledIn { asked: String, compiled: Vec<String> },
+    /// This binary loads its backends at run time, and has none of this name.
+    #[error(
+        "--gpu-backend {asked}: {reason}; this binary loads its backends as modules: put one that was built with `--features dynamic-backends,llama-{asked}` beside it or into SHIMMY_BACKEND_DIR, or choose --gpu-backend auto"
+    )]
+    NoModule { asked: String, reason: String },
     #[error(
         "--gpu-backend {asked}: compiled in, but it finds no device: {reason}; check the driver with `shimmy gpu-info`, or choose --gpu-backend cpu"
     )]

@@ -1,5 +1,7 @@
 //! What there is to place on: the backends of this binary and the devices that they find.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::spec::GpuBackend;
@@ -60,6 +62,31 @@ impl DeviceReport {
     }
 }
 
+/// A file that holds a backend, in a build that loads them at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleReport {
+    pub path: PathBuf,
+    /// `cpu`, `cuda`, `vulkan`, …
+    pub backend: String,
+    /// Instruction set, where there are several for one backend, e.g. `zen4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    pub state: ModuleState,
+    /// Why it is not used, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What became of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleState {
+    Loaded,
+    /// A better one of the same backend was loaded.
+    NotNeeded,
+    Refused,
+}
+
 /// Vulkan drivers that draw on the CPU, as they call their device.
 #[must_use]
 pub fn is_software(description: &str) -> bool {
@@ -74,9 +101,13 @@ pub fn is_software(description: &str) -> bool {
 pub struct Inventory {
     /// Names of the backends, in llama.cpp's order of preference.
     pub registered: Vec<String>,
-    /// GPU backends in this binary. One whose driver fails to start does not register.
+    /// GPU backends in this binary, or loaded into it. One whose driver fails to start does not register.
     pub compiled: Vec<GpuBackend>,
     pub devices: Vec<DeviceReport>,
+    /// Modules that were found.
+    pub modules: Vec<ModuleReport>,
+    /// Where modules were looked for; empty where the backends are in the binary.
+    pub searched: Vec<PathBuf>,
     /// What the backends complained about while they looked for devices.
     pub complaints: Vec<String>,
 }
@@ -122,9 +153,12 @@ impl Inventory {
             registered: backend.names()?,
             compiled: Vec::new(),
             devices: devices.collect(),
+            modules: backend.modules().iter().cloned().map(module_report).collect(),
+            searched: backend.searched().to_vec(),
             complaints: backend.complaints().lines().map(str::to_owned).collect(),
         };
         let built = |gpu: &GpuBackend| match gpu {
+            _ if cfg!(feature = "dynamic-backends") => false,
             GpuBackend::Cuda => cfg!(feature = "llama-cuda"),
             GpuBackend::Vulkan => cfg!(feature = "llama-vulkan"),
             GpuBackend::OpenCl => cfg!(feature = "llama-opencl"),
@@ -135,4 +169,16 @@ impl Inventory {
         inventory.compiled = GpuBackend::GPUS.into_iter().filter(has).collect();
         Ok(inventory)
     }
+}
+
+#[cfg(feature = "llama")]
+fn module_report(module: crate::llama::BackendModule) -> ModuleReport {
+    use crate::llama::ModuleState as Found;
+
+    let (state, reason) = match module.state {
+        Found::Loaded => (ModuleState::Loaded, None),
+        Found::NotNeeded(better) => (ModuleState::NotNeeded, Some(format!("{better} is used"))),
+        Found::Refused(why) => (ModuleState::Refused, Some(why)),
+    };
+    ModuleReport { path: module.path, backend: module.backend, variant: module.variant, state, reason }
 }

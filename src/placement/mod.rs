@@ -14,7 +14,7 @@ mod verify;
 pub use error::PlacementError;
 pub use fit::{Alternative, DeviceNeed, MemoryPlan, largest, needs};
 pub use hardware::{PciGpu, pci_gpus};
-pub use inventory::{DeviceReport, Inventory, Kind, is_software};
+pub use inventory::{DeviceReport, Inventory, Kind, ModuleReport, ModuleState, is_software};
 pub use report::{BackendReport, DeviceUse, PlacementReport, SystemReport};
 pub use select::{Choice, choose};
 pub use spec::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};

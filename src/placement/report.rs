@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::PlacementError;
-use super::inventory::{DeviceReport, Inventory};
+use super::inventory::{DeviceReport, Inventory, ModuleReport};
 use super::select::{choose, why_none};
 use super::spec::{GpuBackend, PlacementSpec};
 
@@ -25,6 +25,9 @@ pub struct SystemReport {
     /// As llama.cpp registered them, in its order of preference.
     pub registered: Vec<String>,
     pub backends: Vec<BackendReport>,
+    /// Files that hold backends, in a build that loads them at run time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<ModuleReport>,
     pub devices: Vec<DeviceReport>,
     /// What `--gpu-backend auto` would use.
     pub auto: String,
@@ -45,6 +48,7 @@ impl SystemReport {
         Self {
             registered: inventory.registered.clone(),
             backends: GpuBackend::GPUS.into_iter().map(|gpu| backend_report(inventory, gpu)).collect(),
+            modules: inventory.modules.clone(),
             devices: inventory.devices.clone(),
             auto,
             auto_why,
@@ -56,6 +60,7 @@ fn backend_report(inventory: &Inventory, gpu: GpuBackend) -> BackendReport {
     let asked = PlacementSpec { gpu_backend: gpu, ..PlacementSpec::default() };
     let (devices, reason) = match choose(inventory, &asked) {
         Ok(choice) => (choice.devices.into_iter().map(|device| device.name).collect(), None),
+        Err(PlacementError::NoModule { reason, .. }) => (Vec::new(), Some(reason)),
         Err(PlacementError::NotCompiledIn { asked, .. }) => {
             (Vec::new(), Some(format!("not compiled in; build with --features llama-{asked}")))
         }

@@ -115,7 +115,8 @@ fn best(inventory: &Inventory) -> Result<(Vec<DeviceReport>, String), String> {
     let compiled: Vec<&str> = inventory.compiled.iter().map(|backend| backend.name()).collect();
     let software: Vec<String> = inventory.devices.iter().filter(|d| d.software).map(DeviceReport::title).collect();
     Err(match (compiled.as_slice(), software.as_slice()) {
-        ([], _) => "no GPU backend is compiled in".into(),
+        ([], _) if inventory.searched.is_empty() => "no GPU backend is compiled in".into(),
+        ([], _) => "no module of a GPU backend is loaded".into(),
         (_, []) => format!("{} finds no device", compiled.join(", ")),
         _ => format!("{} draws on the CPU and would be slower than it", software.join(", ")),
     })
@@ -125,6 +126,9 @@ fn best(inventory: &Inventory) -> Result<(Vec<DeviceReport>, String), String> {
 fn all_of(inventory: &Inventory, backend: GpuBackend) -> Result<Vec<DeviceReport>, PlacementError> {
     let names = backend.registered_names();
     let asked = || backend.name().to_owned();
+    if let Some(reason) = no_module(inventory, backend) {
+        return Err(PlacementError::NoModule { asked: asked(), reason });
+    }
     if !inventory.compiled.contains(&backend) {
         return Err(PlacementError::NotCompiledIn { asked: asked(), compiled: inventory.compiled_names() });
     }
@@ -134,6 +138,26 @@ fn all_of(inventory: &Inventory, backend: GpuBackend) -> Result<Vec<DeviceReport
         return Err(PlacementError::NoDevice { asked: asked(), reason: why_none(inventory, backend) });
     }
     Ok(devices)
+}
+
+/// Why no module of a backend was loaded; `None` where one was, and where backends are no modules.
+#[must_use]
+pub fn no_module(inventory: &Inventory, backend: GpuBackend) -> Option<String> {
+    if inventory.searched.is_empty() || inventory.compiled.contains(&backend) {
+        return None;
+    }
+    let name = backend.name();
+    let refused: Vec<String> = inventory
+        .modules
+        .iter()
+        .filter(|module| module.backend == name)
+        .filter_map(|module| Some(format!("{} was refused: {}", module.path.display(), module.reason.as_deref()?)))
+        .collect();
+    if !refused.is_empty() {
+        return Some(refused.join("; "));
+    }
+    let dirs: Vec<String> = inventory.searched.iter().map(|dir| dir.display().to_string()).collect();
+    Some(format!("no libggml-{name} in {}", dirs.join(" or ")))
 }
 
 /// Why a backend that is compiled in has no device.

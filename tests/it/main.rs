@@ -6,6 +6,8 @@
 #[cfg(not(feature = "llama"))]
 mod backpressure;
 mod contract;
+#[cfg(feature = "dynamic-backends")]
+mod modules;
 mod shutdown;
 mod socket;
 mod support;

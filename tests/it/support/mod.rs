@@ -40,6 +40,7 @@ pub fn shimmy() -> Command {
         "OLLAMA_MODELS",
         "HF_HOME",
         "SHIMMY_BIND_ADDRESS",
+        "SHIMMY_BACKEND_DIR",
     ] {
         command.env_remove(key);
     }
