@@ -4,7 +4,7 @@ medians and ratios as a Markdown table; --json FILE keeps all figures.
 
     LLAMA_SERVER=/path/to/llama-server benches/compare/compare.py [--rounds N] [--work single,distinct,…] [--json FILE]
 
-The peer runs with its default number of slots and with one slot a client (-np); the better of the two counts. Build
+For a GPU: --gpu-backend cuda --work streams-1,streams-8,streams-32,streams-128. The peer runs with its default number of slots and with one slot a client (-np); the better of the two counts. Build
 first: cargo build --release && cargo build --release --example load
 """
 import argparse
@@ -42,8 +42,15 @@ WORKS = {
     "idle memory": ("resident memory, idle, MB", 16, "idle_mb", False, 1.00),
     "memory": ("resident memory after 16 clients, MB", 16, "loaded_mb", False, 1.00),
 }
+# For GPUs: N clients with a text and 128 tokens each.
+STREAMS = {1: 1.0, 8: 1.0, 32: 1.3, 128: 1.3}
+WORKS.update({f"streams-{n}": (f"{n} streams of 128 tokens: tokens/s", n, "tokens_per_second", True, wanted) for n, wanted in STREAMS.items()})
 # Work that comes out of another's run.
 PART_OF = {"distinct ttft": "distinct", "template ttft": "template", "warm": "shared", "idle memory": "distinct", "memory": "distinct"}
+
+
+CONTEXT = {"stall": "32768", "streams-32": "32768", "streams-128": "65536"}
+BACKEND = "auto"
 
 
 def free_port():
@@ -101,7 +108,8 @@ def server(kind, slots, context):
     port = free_port()
     if kind == "shimmy":
         # Without --threads, so that it may adapt them, as it does by default.
-        return "shimmy", port, [str(TARGET / "shimmy"), "--ctx-size", context, "--base-gguf", MODEL, "serve",
+        return "shimmy", port, [str(TARGET / "shimmy"), "--gpu-backend", BACKEND, "--ctx-size", context,
+                                *(["--parallel", str(slots)] if slots > 16 else []), "--base-gguf", MODEL, "serve",
                                 "--bind", f"127.0.0.1:{port}", "--model", "default"]
     command = [os.environ["LLAMA_SERVER"], "-m", MODEL, "-t", THREADS, "-c", context, "--host", "127.0.0.1", "--port", str(port)]
     return "llama-server", port, command + (["-np", str(slots)] if kind == "peer -np" else [])
@@ -137,9 +145,12 @@ def measure(kind, work, salt):
     if work == "start":
         return {"start": {"first_token_ms": first_token_ms(kind)}}
     slots = WORKS[work][1]
-    api, port, command = server(kind, slots, "32768" if work == "stall" else "16384")
+    api, port, command = server(kind, slots, CONTEXT.get(work, "16384"))
     with running(command, port) as process:
         load(api, port, "first", 1)
+        if work.startswith("streams"):
+            # Pipelines of a GPU are compiled when they are first used; both have them ready then.
+            load(api, port, work, salt + 500)
         if work == "busy":
             with busy_process():
                 # The first one passes while shimmy still notices.
@@ -160,19 +171,24 @@ def measure(kind, work, salt):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--work", default=",".join(work for work in WORKS if work not in PART_OF))
+    arguments.add_argument("--work", default=",".join(w for w in WORKS if w not in PART_OF and not w.startswith("streams")))
+    arguments.add_argument("--gpu-backend", default="auto", help="shimmy's; the peer takes what it was built with")
     arguments.add_argument("--json", type=pathlib.Path)
     arguments = arguments.parse_args()
     if "LLAMA_SERVER" not in os.environ:
         sys.exit("compare: error: LLAMA_SERVER must name llama.cpp's llama-server")
 
+    global BACKEND
+    BACKEND = arguments.gpu_backend
     figures = {}
     for number in range(arguments.rounds):
         for work in arguments.work.split(","):
             for kind in ("shimmy", "peer", "peer -np"):
-                for row, found in measure(kind, work, 1000 + number).items():
+                measured = measure(kind, work, 1000 + number)
+                for row, found in measured.items():
                     figures.setdefault(row, {}).setdefault(kind, []).append(found)
-                print(f"round {number + 1}: {work}, {kind}", file=sys.stderr)
+                shown = {row: round(found[WORKS[row][2]], 2) for row, found in measured.items() if found}
+                print(f"round {number + 1}, {kind}: {shown}", file=sys.stderr, flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
 

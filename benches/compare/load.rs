@@ -2,7 +2,7 @@
 //!
 //!     load shimmy|llama-server ADDRESS WORK [SALT]
 //!
-//! WORK is `single`, `distinct`, `template`, `shared`, `chat`, `stall` or `first`, and against a stub `overhead` or `events`. The same SALT gives the same prompts again, which
+//! WORK is `single`, `distinct`, `template`, `shared`, `chat`, `stall`, `streams-N` or `first`, and against a stub `overhead` or `events`. The same SALT gives the same prompts again, which
 //! then are warm. Both servers get the same text and are told to go on to the same number of tokens; tokens are those
 //! that the server itself counted.
 
@@ -349,6 +349,13 @@ fn report(runs: &[Run], wall: Duration) -> Value {
     })
 }
 
+/// `streams-N`: as many clients at the same time, each with a text of its own.
+async fn streams(server: &Server, salt: u64, count: &str) -> Result<Vec<Run>, Failure> {
+    let count: usize = count.parse()?;
+    let prompts = (0..count as u64).map(|n| words(salt * 1000 + n, 40)).collect();
+    run_all(server, count, prompts, 128).await
+}
+
 /// What SmolLM2's chat template puts around one user turn.
 const TEMPLATE_HEAD: &str = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n";
 const TEMPLATE_TAIL: &str = "<|im_end|>\n<|im_start|>assistant\n";
@@ -369,6 +376,7 @@ async fn work(server: &Server, name: &str, salt: u64) -> Result<Value, Failure> 
             let prompt = |n| format!("{TEMPLATE_HEAD}{}{TEMPLATE_TAIL}", words(salt * 100 + n, 40));
             run_all(server, 16, (0..32).map(prompt).collect(), 64).await?
         }
+        name if name.starts_with("streams-") => streams(server, salt, &name["streams-".len()..]).await?,
         "stall" => return stall(server, salt).await,
         "overhead" => return overhead(server).await,
         "events" => return events(server).await,

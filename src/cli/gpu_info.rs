@@ -164,9 +164,10 @@ fn show_devices(report: &SystemReport) -> anyhow::Result<()> {
     let rows = report.devices.iter().map(|device| {
         let memory = format!("{} of {} MB free", device.memory_free_mb, device.memory_total_mb);
         let kind = if device.software { "software".into() } else { device.kind.to_string() };
-        vec![device.name.clone(), kind, memory, device.description.clone()]
+        let drivers: Vec<&str> = [&device.api, &device.driver].into_iter().flatten().map(String::as_str).collect();
+        vec![device.name.clone(), kind, memory, device.description.clone(), drivers.join(", ")]
     });
-    output::print(output::table(&["DEVICE", "KIND", "MEMORY", "DESCRIPTION"], &[], rows.collect()))
+    output::print(output::table(&["DEVICE", "KIND", "MEMORY", "DESCRIPTION", "DRIVER"], &[], rows.collect()))
 }
 
 /// A model's devices with their layers and bytes.
@@ -185,7 +186,8 @@ pub(super) fn show_placement(placement: &PlacementReport) -> anyhow::Result<()> 
 #[cfg(feature = "llama")]
 fn inventory() -> anyhow::Result<(Option<&'static str>, Inventory)> {
     use crate::llama::{Backend, revision};
-    Ok((Some(revision()), Inventory::of(Backend::init()?)?))
+    let backend = Backend::init()?;
+    Ok((Some(revision()), Inventory::of(backend)?.with_drivers(backend)?))
 }
 
 #[cfg(not(feature = "llama"))]

@@ -13,9 +13,10 @@ pub(super) struct PlacementArgs {
     /// Devices by the names that `gpu-info` shows, e.g. `CUDA0,CUDA1` [default: all of the backend].
     #[arg(long, global = true, value_name = "NAME,NAME", value_delimiter = ',')]
     device: Vec<String>,
-    /// Layers on the GPU: all, auto (as many as fit) or a number. The last ones go first, and the output before them.
-    #[arg(long, global = true, default_value = "all", value_name = "N", visible_alias = "ngl")]
-    gpu_layers: GpuLayers,
+    /// Layers on the GPU: all, auto (as many as fit) or a number. The last ones go first, and the output before them
+    /// [default: all with a backend or device that is named, else auto].
+    #[arg(long, global = true, value_name = "N", visible_alias = "ngl")]
+    gpu_layers: Option<GpuLayers>,
     /// Whether several GPUs share a model: layer, or none (one has it all).
     #[arg(long, global = true, default_value = "layer", value_name = "MODE")]
     split_mode: SplitMode,
@@ -38,7 +39,7 @@ impl PlacementArgs {
         PlacementSpec {
             gpu_backend: self.gpu_backend,
             devices: self.device.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
-            gpu_layers: self.gpu_layers,
+            gpu_layers: self.gpu_layers.unwrap_or_else(|| GpuLayers::usual(self.gpu_backend, &self.device)),
             split_mode: self.split_mode,
             tensor_split: self.tensor_split.clone(),
             main_gpu: self.main_gpu,

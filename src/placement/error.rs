@@ -31,6 +31,10 @@ pub enum PlacementError {
     NothingFits { devices: String },
     #[error("{0}")]
     TooLarge(String),
+    #[error(
+        "{device} has {free_mb} MB free, and the model needs {needed_mb} MB there; `shimmy plan` shows what fits, `--gpu-layers auto` puts as many layers there as do, and a smaller --ctx-size or --cache-type-k q8_0 needs less"
+    )]
+    TooLittleMemory { device: String, needed_mb: u64, free_mb: u64 },
     /// llama.cpp put the model elsewhere than it was told.
     #[error(
         "the model was to run on {planned}, but llama.cpp placed it on {found}; this is a mistake in shimmy or in llama.cpp: run with RUST_LOG=debug, and report it with the log, or choose --gpu-backend cpu"

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+const DEVICES: &str = "/sys/bus/pci/devices";
+
 /// A display controller on the PCI bus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PciGpu {
@@ -11,7 +13,7 @@ pub struct PciGpu {
     pub address: String,
     /// `NVIDIA`, `AMD`, `Intel`, or the number.
     pub maker: String,
-    /// The kernel's driver, where one has taken it.
+    /// The kernel's driver with its version, where one has taken it.
     pub driver: Option<String>,
 }
 
@@ -39,7 +41,7 @@ impl std::fmt::Display for PciGpu {
 /// Reads Linux's `/sys`; nothing on other systems.
 #[must_use]
 pub fn pci_gpus() -> Vec<PciGpu> {
-    gpus_under(Path::new("/sys/bus/pci/devices"))
+    gpus_under(Path::new(DEVICES))
 }
 
 fn gpus_under(root: &Path) -> Vec<PciGpu> {
@@ -63,12 +65,23 @@ fn gpu_at(path: &Path) -> Option<PciGpu> {
         "0x1234" | "0x1b36" | "0x1af4" | "0x15ad" | "0x1013" => return None,
         other => other.to_owned(),
     };
-    let driver = std::fs::read_link(path.join("driver")).ok();
-    Some(PciGpu {
-        address: path.file_name()?.to_string_lossy().into_owned(),
-        maker,
-        driver: driver.and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned())),
-    })
+    Some(PciGpu { address: path.file_name()?.to_string_lossy().into_owned(), maker, driver: driver_of(path) })
+}
+
+/// The kernel's driver of the device at a PCI address, with its version where it has one, e.g. `nvidia 580.159.04`.
+#[must_use]
+pub fn kernel_driver(address: &str) -> Option<String> {
+    driver_of(&Path::new(DEVICES).join(address.to_lowercase()))
+}
+
+fn driver_of(device: &Path) -> Option<String> {
+    let link = std::fs::read_link(device.join("driver")).ok()?;
+    let name = link.file_name()?.to_string_lossy().into_owned();
+    // Drivers that are part of the kernel have its version.
+    match std::fs::read_to_string(device.join("driver/module/version")) {
+        Ok(version) => Some(format!("{name} {}", version.trim())),
+        Err(_) => Some(name),
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +104,14 @@ mod tests {
         let gpus = gpus_under(root.path());
         assert_eq!(gpus.len(), 1);
         assert_eq!(gpus[0].to_string(), "NVIDIA GPU at 0000:02:00.0 (no kernel driver has taken it)");
+        #[cfg(unix)]
+        {
+            let driver = root.path().join("drivers/nvidia");
+            std::fs::create_dir_all(driver.join("module")).expect("a directory");
+            std::fs::write(driver.join("module/version"), "580.1\n").expect("written");
+            std::os::unix::fs::symlink(&driver, root.path().join("0000:02:00.0/driver")).expect("a link");
+            assert_eq!(gpus_under(root.path())[0].driver.as_deref(), Some("nvidia 580.1"));
+        }
         assert_eq!(gpus_under(&root.path().join("nothing")), []);
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "llama")]
+use super::hardware::kernel_driver;
 use super::spec::GpuBackend;
 
 /// What a device is.
@@ -42,6 +44,12 @@ pub struct DeviceReport {
     pub description: String,
     /// Registered name of the backend that drives it.
     pub backend: String,
+    /// The backend's interface and the driver's version of it, e.g. `Vulkan 1.4.303`; only `gpu-info` asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
+    /// Name and version of the driver, e.g. `NVIDIA 580.159.04`; only `gpu-info` asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
     pub kind: Kind,
     pub memory_free_mb: u64,
     pub memory_total_mb: u64,
@@ -148,6 +156,8 @@ impl Inventory {
             name: device.name,
             description: device.description,
             backend: device.backend,
+            api: None,
+            driver: None,
         });
         let mut inventory = Self {
             registered: backend.names()?,
@@ -168,6 +178,23 @@ impl Inventory {
         let has = |gpu: &GpuBackend| built(gpu) || inventory.is_registered(*gpu);
         inventory.compiled = GpuBackend::GPUS.into_iter().filter(has).collect();
         Ok(inventory)
+    }
+}
+
+#[cfg(feature = "llama")]
+impl Inventory {
+    /// Adds the drivers' versions, which cost a moment.
+    ///
+    /// # Errors
+    /// What a backend threw.
+    pub fn with_drivers(mut self, backend: crate::llama::Backend) -> Result<Self, crate::llama::LlamaError> {
+        let devices = backend.devices()?;
+        let drivers = crate::llama::drivers(&devices);
+        for ((report, device), found) in self.devices.iter_mut().zip(devices).zip(drivers) {
+            let kernel = || kernel_driver(device.id.as_deref()?);
+            (report.api, report.driver) = (found.api, found.driver.or_else(kernel));
+        }
+        Ok(self)
     }
 }
 

@@ -13,7 +13,7 @@ mod verify;
 
 pub use error::PlacementError;
 pub use fit::{Alternative, DeviceNeed, MemoryPlan, largest, needs};
-pub use hardware::{PciGpu, pci_gpus};
+pub use hardware::{PciGpu, kernel_driver, pci_gpus};
 pub use inventory::{DeviceReport, Inventory, Kind, ModuleReport, ModuleState, is_software};
 pub use report::{BackendReport, DeviceUse, PlacementReport, SystemReport};
 pub use select::{Choice, choose};

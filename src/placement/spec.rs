@@ -69,6 +69,14 @@ pub enum GpuLayers {
     Count(u32),
 }
 
+impl GpuLayers {
+    /// Where none was asked for: what is named holds it all, and what was chosen as much as it can.
+    #[must_use]
+    pub fn usual(backend: GpuBackend, devices: &[String]) -> Self {
+        if backend == GpuBackend::Auto && devices.is_empty() { Self::Auto } else { Self::All }
+    }
+}
+
 impl FromStr for GpuLayers {
     type Err = String;
 

@@ -10,6 +10,8 @@ fn device(name: &str, description: &str, backend: &str, kind: Kind) -> DeviceRep
         name: name.into(),
         description: description.into(),
         backend: backend.into(),
+        api: None,
+        driver: None,
         kind,
         memory_free_mb: 8000,
         memory_total_mb: 8192,

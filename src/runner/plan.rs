@@ -43,7 +43,7 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
     let planner = Planner::new(backend, path, &inventory);
-    planner.settle(&mut choice, spec)?;
+    planner.settle_auto(&mut choice, spec)?;
     let model = planner.model(&choice)?;
     let laid = planner.lay_out(&model, &choice, spec)?;
     let devices = needs(&laid.report, &|name| planner.free(name));
@@ -61,7 +61,8 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     })
 }
 
-/// Turns `--gpu-layers auto` into a number. Other choices stay as they are.
+/// Turns `--gpu-layers auto` into a number, and refuses other choices that a GPU has no memory for: a driver that runs out
+/// of memory in the middle of a load, or of a request, can end the process.
 pub(super) fn settle(
     backend: Backend,
     path: &Path,
@@ -69,17 +70,38 @@ pub(super) fn settle(
     choice: &mut Choice,
     spec: &LoadSpec,
 ) -> Result<(), LoadError> {
-    Planner::new(backend, path, inventory).settle(choice, spec)
+    if choice.devices.is_empty() {
+        return Ok(());
+    }
+    let planner = Planner::new(backend, path, inventory);
+    if choice.layers == GpuLayers::Auto { planner.settle_auto(choice, spec) } else { planner.check(choice, spec) }
 }
 
 impl<'a> Planner<'a> {
     fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory) -> Self {
         let mut system = sysinfo::System::new();
         system.refresh_memory();
-        Self { backend, path, inventory, cpu_free: system.available_memory() }
+        // In a container there may be less than the machine has. What it holds of files can be dropped.
+        let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
+        Self { backend, path, inventory, cpu_free: system.available_memory().min(limit) }
     }
 
-    fn settle(&self, choice: &mut Choice, spec: &LoadSpec) -> Result<(), LoadError> {
+    /// What does not fit by our own margin may still run; what is more than there is does not.
+    fn check(&self, choice: &Choice, spec: &LoadSpec) -> Result<(), LoadError> {
+        let laid = self.lay_out(&self.model(choice)?, choice, spec)?;
+        let needs = needs(&laid.report, &|name| self.free(name));
+        let short = needs.into_iter().find(|need| self.is_gpu(&need.usage.name) && need.needed_bytes > need.free_bytes);
+        short.map_or(Ok(()), |need| {
+            Err(PlacementError::TooLittleMemory {
+                device: need.usage.title(),
+                needed_mb: need.needed_bytes.div_ceil(1 << 20),
+                free_mb: need.free_bytes >> 20,
+            }
+            .into())
+        })
+    }
+
+    fn settle_auto(&self, choice: &mut Choice, spec: &LoadSpec) -> Result<(), LoadError> {
         if choice.layers != GpuLayers::Auto {
             return Ok(());
         }
@@ -105,12 +127,16 @@ impl<'a> Planner<'a> {
 
     /// The most layers that fit, the output counted as one.
     fn most_layers(&self, choice: &Choice, spec: &LoadSpec, total: u32) -> Result<Option<u32>, LoadError> {
-        largest(1, total + 1, 1, |n| {
+        let fits = |n| {
             let choice = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
             // llama.cpp refuses some contexts that are too large. What is left for the CPU has to find room there anyway.
             let Ok(laid) = self.lay_out(&self.model(&choice)?, &choice, spec) else { return Ok(false) };
-            Ok(needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)))
-        })
+            Ok::<_, LoadError>(
+                needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)),
+            )
+        };
+        // Mostly all of them do.
+        if fits(total + 1)? { Ok(Some(total + 1)) } else { largest(1, total, 1, fits) }
     }
 
     fn model(&self, choice: &Choice) -> Result<Model, LoadError> {

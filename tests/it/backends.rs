@@ -47,14 +47,42 @@ fn backends_not_compiled_in_are_an_error_that_says_so() {
     }
 }
 
-/// Name of the first GPU that a backend of this build finds.
-fn first_device(registered_as: &str) -> Option<String> {
+/// The first GPU that a backend of this build finds, as `gpu-info` shows it.
+fn first_gpu(registered_as: &str) -> Option<Value> {
     let info = info();
     let is_gpu = |device: &&Value| {
         device["backend"] == registered_as && device["kind"].as_str().is_some_and(|kind| kind.contains("gpu"))
     };
-    let device = info["system"]["devices"].as_array().unwrap().iter().find(is_gpu)?;
-    Some(device["name"].as_str().unwrap().to_owned())
+    info["system"]["devices"].as_array().unwrap().iter().find(is_gpu).cloned()
+}
+
+fn first_device(registered_as: &str) -> Option<String> {
+    Some(first_gpu(registered_as)?["name"].as_str().unwrap().to_owned())
+}
+
+/// A GPU without the memory is a refusal before the load, not a driver that fails in the middle of it.
+#[test]
+fn a_gpu_with_too_little_memory_is_refused_and_auto_takes_what_fits() {
+    for (name, registered_as, _) in BACKENDS {
+        let Some(device) = first_gpu(registered_as) else { continue };
+        let api = device["api"].as_str().unwrap_or_default();
+        assert!(["Vulkan 1.", "CUDA 1"].iter().any(|known| api.starts_with(known)), "{device}");
+        // Each token takes 23 KB in 30 layers: a tenth more than there is.
+        let tokens = (device["memory_free_mb"].as_u64().unwrap() << 20) / (30 * 3 * 64 * 2 * 2) / 10 * 11;
+        let context = tokens.to_string();
+        let probe = |layers: &str| {
+            let asked = ["--gpu-backend", name, "--gpu-layers", layers, "--ctx-size", &context, "probe", "--json"];
+            shimmy().args(asked).arg(smollm2()).output().unwrap()
+        };
+        let refused = probe("all");
+        assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("MB free, and the model needs"), "{}", stderr(&refused));
+        let fitted = probe("auto");
+        assert!(fitted.status.success(), "{}", stderr(&fitted));
+        let report: Value = serde_json::from_str(&stdout(&fitted)).unwrap();
+        let layers = report["placement"]["gpu_layers"].as_u64().unwrap();
+        assert!((1..30).contains(&layers), "{report}");
+    }
 }
 
 /// The same over HTTP: the server runs, and says at the request what is wrong.
