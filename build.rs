@@ -13,11 +13,17 @@ fn main() {
     if let Some(libraries) = env::var_os("DEP_LLAMA_LIBRARY_DIR") {
         find_libraries(Path::new(&libraries));
     }
+    println!("cargo::rerun-if-env-changed=SHIMMY_BUNDLE");
 }
 
 /// Lets the binary look beside itself, where an installed one has them, and then where this build left them, told from the
-/// binary's own directory so that no path of this machine is in it.
+/// binary's own directory. With `SHIMMY_BUNDLE` only beside itself: what leaves this machine must not look elsewhere.
 fn find_libraries(libraries: &Path) {
+    let origin = if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("macos") { "@loader_path" } else { "$ORIGIN" };
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{origin}");
+    if env::var_os("SHIMMY_BUNDLE").is_some() {
+        return;
+    }
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     // <profile>/build/shimmy-<hash>/out
     let profile_dir = out_dir.ancestors().nth(3).unwrap_or(&out_dir);
@@ -27,9 +33,7 @@ fn find_libraries(libraries: &Path) {
     let relative: PathBuf = up.chain(down).collect();
     let relative = relative.display();
     println!("cargo::rustc-env=SHIMMY_BUILD_LIBRARIES={relative}");
-    let origin = if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("macos") { "@loader_path" } else { "$ORIGIN" };
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{origin}");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{origin}/{relative}");
     // Executables of tests are one level below.
-    println!("cargo::rustc-link-arg-tests=-Wl,-rpath,{origin}/../{relative}");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{origin}/../{relative}");
 }

@@ -35,6 +35,7 @@ fn run() -> Result<(), String> {
     println!("cargo::metadata=revision={}", source.revision);
     println!("cargo::metadata=cmake_cache={}", native.join("CMakeCache.txt").display());
     println!("cargo::rustc-env=LLAMA_REVISION={}", source.revision);
+    println!("cargo::rustc-env=LLAMA_MODULE_STAMP={}", source.module_stamp()?);
     println!("cargo::rustc-env=LLAMA_CMAKE_CACHE={}", native.join("CMakeCache.txt").display());
     Ok(())
 }

@@ -28,6 +28,8 @@ for name in "$@"; do
             GGML_VK_VISIBLE_DEVICES=0 cargo test --features "$features" --test it -- --nocapture backends modules
         fi
         if [ "$name" = dynamic ]; then
+            scripts/build.py -- cargo clippy --workspace --all-targets --features "$features" -- -D warnings
+            cargo test --lib --features "$features" modules
             dist=$(mktemp -d)
             trap 'rm -rf "$dist"' EXIT
             scripts/bundle.sh "$dist" llama-vulkan

@@ -65,7 +65,8 @@ pub fn defines(features: &Features, build: Option<&(String, String)>) -> Vec<(St
         // They lie in one directory, wherever that is, and belong together: no versions beside each other.
         set("CMAKE_PLATFORM_NO_VERSIONED_SONAME", "ON");
         set("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON");
-        set("CMAKE_INSTALL_RPATH", "$ORIGIN");
+        let macos = env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("macos");
+        set("CMAKE_INSTALL_RPATH", if macos { "@loader_path" } else { "$ORIGIN" });
     }
     set("CMAKE_POSITION_INDEPENDENT_CODE", "ON");
     set("LLAMA_BUILD_COMMON", "ON");
@@ -100,6 +101,16 @@ pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<Pat
             options.push((format!("CMAKE_{language}_COMPILER_LAUNCHER"), tool.into()));
         }
     }
+    if features.dynamic && env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+        options.push(("CMAKE_MODULE_LINKER_FLAGS".into(), format!("-Wl,--defsym={}=1", source.module_stamp()?)));
+    }
+    if may_use_amx(features) {
+        let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/amx_tile_config.h");
+        for (language, variable) in [("C", "CFLAGS"), ("CXX", "CXXFLAGS")] {
+            let own = env::var(variable).unwrap_or_default();
+            options.push((format!("CMAKE_{language}_FLAGS"), format!("{own} -include {}", header.display())));
+        }
+    }
     let dir = shared_dir(source, features, &options, out_dir)?;
 
     // Cargo may run two profiles at once; the second waits and then finds everything built.
@@ -116,7 +127,7 @@ pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<Pat
         config.define(key, value);
     }
     // Lets ccache recognise the same file in another clone.
-    if let Some(root) = source.dir.parent() {
+    if let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent() {
         config.env("CCACHE_BASEDIR", root).env("CCACHE_NOHASHDIR", "1");
     }
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || config.build())).map_err(|_| {
@@ -127,6 +138,14 @@ pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<Pat
         )
     })?;
     Ok(dir.join("build"))
+}
+
+/// Whether code for Intel's AMX is compiled: it is in one of the CPU's modules, and elsewhere where this machine has it.
+fn may_use_amx(features: &Features) -> bool {
+    let here = || fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("amx_tile"));
+    env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64")
+        && cc::Build::new().cpp(true).try_get_compiler().is_ok_and(|compiler| compiler.is_like_gnu())
+        && (features.dynamic || here())
 }
 
 /// `target/llama-cpp/<features>-<hash>`, outside the profile's directories so that all profiles share it.

@@ -12,6 +12,31 @@ pub struct Source {
     pub build: Option<(String, String)>,
 }
 
+impl Source {
+    /// A name that stands for ggml's interface to its backends: modules carry it, and are loaded only by a binary that was
+    /// built with the same. ggml itself compares a number that changes much more rarely than the interface.
+    pub fn module_stamp(&self) -> Result<String, String> {
+        let mut headers = Vec::new();
+        for dir in ["ggml/include", "ggml/src"] {
+            let dir = self.dir.join(dir);
+            let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            headers.extend(
+                entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "h")),
+            );
+        }
+        headers.sort();
+        // FNV-1a: the same on every machine and with every compiler.
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for header in headers {
+            let text = std::fs::read(&header).map_err(|e| format!("{}: {e}", header.display()))?;
+            for byte in text {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        Ok(format!("shimmy_ggml_{hash:016x}"))
+    }
+}
+
 /// Parts of the tree whose change must rebuild.
 const WATCHED: &[&str] = &["CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "vendor"];
 

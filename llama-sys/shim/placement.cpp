@@ -7,20 +7,27 @@
 #include "llama-ext.h"
 #include "llama-model.h"
 
+#include <algorithm>
+
 using shim::fail;
 using shim::guarded;
 
 std::string shim::oversized_cache(const llama_model & model, const llama_context_params & params) {
     const llama_hparams & hparams = model.hparams;
-    if (!params.offload_kqv) {
+    // What attends in both directions keeps no cache, and what is recurrent all through keeps states.
+    if (!params.offload_kqv || !hparams.causal_attn || llama_model_is_recurrent(&model)) {
         return {};
     }
     const ggml_context_ptr scratch(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true }));
-    // llama.cpp rounds up to this.
-    const int64_t cells = GGML_PAD(int64_t(params.n_ctx != 0 ? params.n_ctx : hparams.n_ctx_train), 256);
+    // One pool of cells, or one for each sequence; llama.cpp rounds each up to this.
+    const int64_t all   = params.n_ctx != 0 ? params.n_ctx : hparams.n_ctx_train;
+    const int64_t pools = params.kv_unified ? 1 : std::max<int64_t>(params.n_seq_max, 1);
+    const int64_t cells = pools * GGML_PAD(all / pools, 256);
+    // Without flash attention values lie the other way round, all as wide as the widest.
+    const bool turned = params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED;
     for (uint32_t layer = 0; layer < hparams.n_layer_all; ++layer) {
         // What slides has a window's cells only.
-        if (!hparams.has_kv(layer) || hparams.is_recr(layer) || (hparams.is_swa(layer) && !params.swa_full)) {
+        if (!hparams.has_kv(layer) || (hparams.is_swa(layer) && !params.swa_full)) {
             continue;
         }
         ggml_backend_dev_t device = model.dev_layer(layer);
@@ -28,9 +35,12 @@ std::string shim::oversized_cache(const llama_model & model, const llama_context
             ggml_reset(scratch.get());
             return ggml_backend_dev_supports_op(device, ggml_new_tensor_2d(scratch.get(), type, width, cells));
         };
-        if (!fits(params.type_k, hparams.n_embd_k_gqa(layer)) || !(hparams.is_mla() || fits(params.type_v, hparams.n_embd_v_gqa(layer)))) {
+        const uint32_t values = turned ? hparams.n_embd_v_gqa_max() : hparams.n_embd_v_gqa(layer);
+        const bool     k_fits = fits(params.type_k, hparams.n_embd_k_gqa(layer));
+        if (!k_fits || !(hparams.is_mla() || fits(params.type_v, values))) {
             return std::string(ggml_backend_dev_name(device)) + " cannot hold layer " + std::to_string(layer) + "'s KV cache of " +
-                   std::to_string(cells) + " tokens in one piece; ask for fewer with --ctx-size, or for a smaller --cache-type-k";
+                   std::to_string(cells) + " tokens in one piece; ask for fewer with --ctx-size, or for a smaller --cache-type-" +
+                   (k_fits ? "v" : "k");
         }
     }
     return {};

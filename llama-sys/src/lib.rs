@@ -11,5 +11,8 @@ include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 /// The revision that was compiled, e.g. `b10200 (5f55650a78f9)`.
 pub const REVISION: &str = env!("LLAMA_REVISION");
 
+/// A symbol that modules of the same ggml define (Linux).
+pub const MODULE_STAMP: &str = env!("LLAMA_MODULE_STAMP");
+
 /// CMake's cache of the build that was linked, for tests that ask which options were set.
 pub const CMAKE_CACHE: &str = env!("LLAMA_CMAKE_CACHE");

@@ -25,6 +25,24 @@ fn each_feature_sets_its_own_define_and_no_other() {
 }
 
 #[test]
+fn dynamic_backends_are_modules_for_any_machine() {
+    let options = ["BUILD_SHARED_LIBS", "GGML_BACKEND_DL", "GGML_CPU_ALL_VARIANTS"];
+    for (feature, expected) in [("dynamic_backends", "ON"), ("vulkan", "OFF")] {
+        let all = defines(&Features::from_names(|name| name == feature), None);
+        for option in options {
+            assert_eq!(value(&all, option), Some(expected), "{option} with {feature}");
+        }
+        assert_eq!(value(&all, "GGML_NATIVE"), (expected == "ON").then_some("OFF"));
+    }
+    let cache = std::fs::read_to_string(llama_sys::CMAKE_CACHE).expect("CMakeCache.txt of the linked build");
+    let linked = if cfg!(feature = "dynamic-backends") { "=ON" } else { "=OFF" };
+    for option in options {
+        let line = cache.lines().find(|line| line.starts_with(&format!("{option}:"))).unwrap_or_default();
+        assert!(line.ends_with(linked), "{option}: CMake has {line:?}");
+    }
+}
+
+#[test]
 fn the_build_that_is_linked_here_was_configured_with_this_crates_features() {
     let cache = std::fs::read_to_string(llama_sys::CMAKE_CACHE).expect("CMakeCache.txt of the linked build");
     let enabled = [

@@ -118,8 +118,7 @@ fn reasons(
     if let Ok(choice) = choice {
         reasons.push(format!("the CPU was chosen: {}", choice.why));
     }
-    let refused = |name: &str| report.modules.iter().any(|m| m.backend == name && m.state == ModuleState::Refused);
-    for backend in report.backends.iter().filter(|backend| backend.compiled_in || refused(&backend.name)) {
+    for backend in report.backends.iter().filter(|backend| backend.compiled_in || !inventory.searched.is_empty()) {
         if let Some(reason) = &backend.reason {
             reasons.push(format!("{}: {reason}", backend.name));
         }
@@ -186,8 +185,10 @@ pub(super) fn show_placement(placement: &PlacementReport) -> anyhow::Result<()> 
 #[cfg(feature = "llama")]
 fn inventory() -> anyhow::Result<(Option<&'static str>, Inventory)> {
     use crate::llama::{Backend, revision};
-    let backend = Backend::init()?;
-    Ok((Some(revision()), Inventory::of(backend)?.with_drivers(backend)?))
+    let failed = |e: crate::llama::LlamaError| PlacementError::Backend(e.to_string());
+    let backend = Backend::init().map_err(failed)?;
+    let inventory = Inventory::of(backend).and_then(|inventory| inventory.with_drivers(backend)).map_err(failed)?;
+    Ok((Some(revision()), inventory))
 }
 
 #[cfg(not(feature = "llama"))]

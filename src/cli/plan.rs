@@ -37,6 +37,10 @@ fn show(name: &str, plan: &MemoryPlan) -> anyhow::Result<()> {
     };
     let (context, parallel) = (plan.context_tokens, plan.parallel);
     output::print(format!("{name} {verdict}: {layers}, ctx {context}, {parallel} requests at a time\n\n"))?;
+    if let Some(refusal) = &plan.refusal {
+        output::print(format!("{refusal}\n\n"))?;
+        return show_alternatives(plan);
+    }
     let rows = plan.devices.iter().map(|device| {
         let usage = &device.usage;
         let mut row = vec![usage.name.clone(), usage.layers.to_string()];
@@ -50,6 +54,10 @@ fn show(name: &str, plan: &MemoryPlan) -> anyhow::Result<()> {
         &[1, 2, 3, 4, 5, 6],
         rows.collect(),
     ))?;
+    show_alternatives(plan)
+}
+
+fn show_alternatives(plan: &MemoryPlan) -> anyhow::Result<()> {
     for alternative in &plan.alternatives {
         output::print(format!("  {}: {}", alternative.text, alternative.options))?;
     }

@@ -1,7 +1,7 @@
 //! From what was asked and what there is to devices. Pure.
 
 use super::error::PlacementError;
-use super::inventory::{DeviceReport, Inventory, Kind};
+use super::inventory::{DeviceReport, Inventory, Kind, ModuleReport, ModuleState};
 use super::spec::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};
 
 /// What was chosen.
@@ -53,6 +53,9 @@ pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, Pl
             Some(option) => contradiction(format!("--gpu-backend cpu excludes {option}")),
             None => Ok(Choice::cpu("--gpu-backend cpu")),
         };
+    }
+    if let Some(reason) = no_module(inventory, backend) {
+        return Err(PlacementError::NoModule { asked: backend.name().into(), reason });
     }
     let (devices, why) = match (asked.devices.is_empty(), backend) {
         (false, _) => (named(inventory, asked)?, "--device".to_owned()),
@@ -114,21 +117,23 @@ fn best(inventory: &Inventory) -> Result<(Vec<DeviceReport>, String), String> {
     }
     let compiled: Vec<&str> = inventory.compiled.iter().map(|backend| backend.name()).collect();
     let software: Vec<String> = inventory.devices.iter().filter(|d| d.software).map(DeviceReport::title).collect();
-    Err(match (compiled.as_slice(), software.as_slice()) {
+    let refused: Vec<String> = GpuBackend::GPUS.iter().flat_map(|gpu| refused_modules(inventory, *gpu)).collect();
+    let mut reason: String = match (compiled.as_slice(), software.as_slice()) {
         ([], _) if inventory.searched.is_empty() => "no GPU backend is compiled in".into(),
         ([], _) => "no module of a GPU backend is loaded".into(),
         (_, []) => format!("{} finds no device", compiled.join(", ")),
         _ => format!("{} draws on the CPU and would be slower than it", software.join(", ")),
-    })
+    };
+    for module in refused {
+        reason = format!("{reason}; {module}");
+    }
+    Err(reason)
 }
 
 /// All devices of a backend that was named.
 fn all_of(inventory: &Inventory, backend: GpuBackend) -> Result<Vec<DeviceReport>, PlacementError> {
     let names = backend.registered_names();
     let asked = || backend.name().to_owned();
-    if let Some(reason) = no_module(inventory, backend) {
-        return Err(PlacementError::NoModule { asked: asked(), reason });
-    }
     if !inventory.compiled.contains(&backend) {
         return Err(PlacementError::NotCompiledIn { asked: asked(), compiled: inventory.compiled_names() });
     }
@@ -143,21 +148,24 @@ fn all_of(inventory: &Inventory, backend: GpuBackend) -> Result<Vec<DeviceReport
 /// Why no module of a backend was loaded; `None` where one was, and where backends are no modules.
 #[must_use]
 pub fn no_module(inventory: &Inventory, backend: GpuBackend) -> Option<String> {
-    if inventory.searched.is_empty() || inventory.compiled.contains(&backend) {
+    let is_gpu = GpuBackend::GPUS.contains(&backend);
+    if !is_gpu || inventory.searched.is_empty() || inventory.compiled.contains(&backend) {
         return None;
     }
-    let name = backend.name();
-    let refused: Vec<String> = inventory
-        .modules
-        .iter()
-        .filter(|module| module.backend == name)
-        .filter_map(|module| Some(format!("{} was refused: {}", module.path.display(), module.reason.as_deref()?)))
-        .collect();
+    let refused = refused_modules(inventory, backend);
     if !refused.is_empty() {
         return Some(refused.join("; "));
     }
     let dirs: Vec<String> = inventory.searched.iter().map(|dir| dir.display().to_string()).collect();
-    Some(format!("no libggml-{name} in {}", dirs.join(" or ")))
+    Some(format!("no libggml-{} in {}", backend.name(), dirs.join(" or ")))
+}
+
+fn refused_modules(inventory: &Inventory, backend: GpuBackend) -> Vec<String> {
+    let ours = |module: &&ModuleReport| {
+        module.state == ModuleState::Refused && backend.module_names().contains(&module.backend.as_str())
+    };
+    let refused = inventory.modules.iter().filter(ours);
+    refused.map(|m| format!("{} was refused: {}", m.path.display(), m.reason.as_deref().unwrap_or("unknown"))).collect()
 }
 
 /// Why a backend that is compiled in has no device.

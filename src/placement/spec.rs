@@ -49,6 +49,20 @@ impl GpuBackend {
     }
 }
 
+impl GpuBackend {
+    /// What its modules are called, where backends are modules.
+    #[must_use]
+    pub fn module_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Auto | Self::Cpu => &[],
+            Self::Cuda => &["cuda", "hip", "musa"],
+            Self::Vulkan => &["vulkan"],
+            Self::OpenCl => &["opencl"],
+            Self::Metal => &["metal"],
+        }
+    }
+}
+
 impl FromStr for GpuBackend {
     type Err = String;
 

@@ -1,8 +1,8 @@
 //! Placement on machines that are made up: what is chosen, what is refused and how, and what a load is checked for.
 
 use super::{
-    Actual, CpuExperts, DeviceReport, DeviceUse, GpuBackend, GpuLayers, Inventory, Kind, PlacementError, PlacementSpec,
-    SplitMode, SystemReport, choose, verify,
+    Actual, CpuExperts, DeviceReport, DeviceUse, GpuBackend, GpuLayers, Inventory, Kind, ModuleReport, ModuleState,
+    PlacementError, PlacementSpec, SplitMode, SystemReport, choose, verify,
 };
 
 fn device(name: &str, description: &str, backend: &str, kind: Kind) -> DeviceReport {
@@ -102,6 +102,34 @@ fn a_backend_that_was_named_runs_or_fails() {
     opencl.complaints = vec!["ggml_opencl: drop unsupported device 'pthread-znver4'.".into()];
     let error = choose(&opencl, &asked(GpuBackend::OpenCl)).expect_err("no device");
     assert!(error.to_string().contains("drop unsupported device 'pthread-znver4'"), "{error}");
+}
+
+#[test]
+fn a_backend_that_is_a_module_is_missed_by_its_place_and_refused_with_its_reason() {
+    let refused = ModuleReport {
+        path: "/opt/shimmy/libggml-hip.so".into(),
+        backend: "hip".into(),
+        variant: None,
+        state: ModuleState::Refused,
+        reason: Some("libamdhip64.so: cannot open shared object file".into()),
+    };
+    let reason = "/opt/shimmy/libggml-hip.so was refused: libamdhip64.so: cannot open shared object file";
+    let machine =
+        Inventory { searched: vec!["/opt/shimmy".into()], modules: vec![refused], ..machine(&["Vulkan"], &[]) };
+    let error = |asked| choose(&machine, &asked).expect_err("it is not there").to_string();
+    assert!(error(asked(GpuBackend::OpenCl)).contains("no libggml-opencl in /opt/shimmy"));
+    // ROCm's module is what `cuda` means there, with a device that is named as well as without.
+    for devices in [vec![], vec!["CUDA0".to_owned()]] {
+        let error = error(PlacementSpec { devices, ..asked(GpuBackend::Cuda) });
+        assert!(error.contains(reason), "{error}");
+    }
+    // Vulkan was loaded, and the CPU is chosen with all that is known.
+    assert!(error(asked(GpuBackend::Vulkan)).contains("finds no device"));
+    let choice = choose(&machine, &asked(GpuBackend::Auto)).expect("the CPU is always there");
+    assert_eq!(choice.why, format!("vulkan finds no device; {reason}"));
+    let report = SystemReport::new(&machine);
+    assert_eq!(report.backends[0].reason.as_deref(), Some(reason));
+    assert_eq!(report.modules.len(), 1);
 }
 
 #[test]

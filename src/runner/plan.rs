@@ -43,13 +43,46 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
     let planner = Planner::new(backend, path, &inventory);
-    planner.settle_auto(&mut choice, spec)?;
+    match planner.settle_auto(&mut choice, spec) {
+        // Then it is shown for all layers, with what would help.
+        Err(LoadError::Placement(PlacementError::TooLarge(_) | PlacementError::NothingFits { .. })) => {
+            choice.layers = GpuLayers::All;
+        }
+        settled => settled?,
+    }
     let model = planner.model(&choice)?;
-    let laid = planner.lay_out(&model, &choice, spec)?;
+    let laid = match planner.lay_out(&model, &choice, spec) {
+        // There are ways around a device's limit.
+        Err(LoadError::Placement(PlacementError::TooLarge(refusal))) => {
+            let layout = Layout::new(&model, spec)?;
+            let total = model.n_layer_all();
+            let gpu_layers = match choice.layers {
+                GpuLayers::Count(n) => n.saturating_sub(1).min(total),
+                GpuLayers::All | GpuLayers::Auto => total,
+            };
+            return Ok(MemoryPlan {
+                backend: choice.devices.first().map_or_else(|| "cpu".into(), |d| d.backend.to_lowercase()),
+                gpu_layers,
+                total_layers: total,
+                context_tokens: layout.n_ctx,
+                parallel: layout.parallel,
+                devices: Vec::new(),
+                fits: false,
+                alternatives: planner.alternatives(&model, &choice, spec, layout.n_ctx, gpu_layers)?,
+                refusal: Some(refusal),
+            });
+        }
+        laid => laid?,
+    };
     let devices = needs(&laid.report, &|name| planner.free(name));
     let fits = devices.iter().all(|device| device.fits);
-    let alternatives = if fits { Vec::new() } else { planner.alternatives(&model, &choice, spec, &laid)? };
+    let alternatives = if fits {
+        Vec::new()
+    } else {
+        planner.alternatives(&model, &choice, spec, laid.layout.n_ctx, laid.report.gpu_layers)?
+    };
     Ok(MemoryPlan {
+        refusal: None,
         backend: laid.report.backend,
         gpu_layers: laid.report.gpu_layers,
         total_layers: laid.report.total_layers,
@@ -106,11 +139,17 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let total = self.model(choice)?.n_layer_all();
-        let found = self.most_layers(choice, spec, total)?.unwrap_or(0);
+        let named = spec.placement.gpu_backend != GpuBackend::Auto || !spec.placement.devices.is_empty();
+        let found = match self.most_layers(choice, spec, total) {
+            Err(LoadError::Placement(PlacementError::TooLarge(why))) if !named => {
+                *choice = Choice::cpu(format!("{}, but {why}", choice.why));
+                return Ok(());
+            }
+            found => found?.unwrap_or(0),
+        };
         // The output counts as one; alone on a GPU it is worth nothing.
         if found <= 1 {
-            let asked = &spec.placement;
-            if asked.gpu_backend != GpuBackend::Auto || !asked.devices.is_empty() {
+            if named {
                 let devices: Vec<String> = choice.devices.iter().map(DeviceReport::title).collect();
                 return Err(PlacementError::NothingFits { devices: devices.join(", ") }.into());
             }
@@ -127,16 +166,28 @@ impl<'a> Planner<'a> {
 
     /// The most layers that fit, the output counted as one.
     fn most_layers(&self, choice: &Choice, spec: &LoadSpec, total: u32) -> Result<Option<u32>, LoadError> {
-        let fits = |n| {
+        let mut refusal = None;
+        let mut fits = |n| {
             let choice = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
-            // llama.cpp refuses some contexts that are too large. What is left for the CPU has to find room there anyway.
-            let Ok(laid) = self.lay_out(&self.model(&choice)?, &choice, spec) else { return Ok(false) };
-            Ok::<_, LoadError>(
-                needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)),
-            )
+            match self.lay_out(&self.model(&choice)?, &choice, spec) {
+                // What is left for the CPU has to find room there anyway.
+                Ok(laid) => Ok::<_, LoadError>(
+                    needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)),
+                ),
+                // llama.cpp refuses some contexts that are too large.
+                Err(error) => {
+                    refusal = Some(error);
+                    Ok(false)
+                }
+            }
         };
         // Mostly all of them do.
-        if fits(total + 1)? { Ok(Some(total + 1)) } else { largest(1, total, 1, fits) }
+        let found = if fits(total + 1)? { Some(total + 1) } else { largest(1, total, 1, fits)? };
+        match refusal {
+            // No layer beside the output, and not for want of memory alone.
+            Some(error @ LoadError::Placement(PlacementError::TooLarge(_))) if found.unwrap_or(0) <= 1 => Err(error),
+            _ => Ok(found),
+        }
     }
 
     fn model(&self, choice: &Choice) -> Result<Model, LoadError> {
@@ -171,11 +222,12 @@ impl<'a> Planner<'a> {
         model: &Model,
         choice: &Choice,
         spec: &LoadSpec,
-        asked: &Laid,
+        n_ctx: u32,
+        gpu_layers: u32,
     ) -> Result<Vec<Alternative>, LoadError> {
         let mut found = Vec::new();
         let with_context = |n| LoadSpec { context_tokens: Some(n), ..spec.clone() };
-        let context = largest(CONTEXT_STEP, asked.layout.n_ctx, CONTEXT_STEP, |n| {
+        let context = largest(CONTEXT_STEP, n_ctx, CONTEXT_STEP, |n| {
             Ok::<_, LoadError>(self.would_fit(model, choice, &with_context(n)))
         })?;
         if let Some(n) = context {
@@ -190,9 +242,9 @@ impl<'a> Planner<'a> {
                 options: "--cache-type-k q8_0 --cache-type-v q8_0 --flash-attn on".into(),
             });
         }
-        let total = asked.report.total_layers;
-        if asked.report.gpu_layers > 0
-            && let Some(n) = self.most_layers(choice, spec, total)?
+        let total = model.n_layer_all();
+        if gpu_layers > 0
+            && let Ok(Some(n)) = self.most_layers(choice, spec, total)
             && self.fits_with(&Choice { layers: GpuLayers::Count(n), ..choice.clone() }, spec)?
         {
             found.push(Alternative {

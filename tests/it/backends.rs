@@ -142,31 +142,33 @@ fn backends_hold_every_layer_that_they_were_asked_to() {
         }
         let auto = placement(&["--gpu-backend", name, "--gpu-layers", "auto"]);
         assert_eq!(auto["gpu_layers"], 30, "{auto}");
-        let nothing = run(&[
-            "--gpu-backend",
-            name,
-            "--gpu-layers",
-            "auto",
-            "--ctx-size",
-            "8000000",
-            "plan",
-            smollm2().to_str().unwrap(),
-        ]);
-        if nothing.status.code() != Some(0) {
-            assert_eq!(nothing.status.code(), Some(3), "{}", stderr(&nothing));
-            assert!(stderr(&nothing).contains("not one layer fits"), "{}", stderr(&nothing));
-        }
-        // Enough memory or not, llama.cpp must not be led to where it aborts: one tensor that is too large for the device.
-        let asked = ["--gpu-backend", name, "--gpu-layers", "16", "--ctx-size", "8000000", "plan"];
-        let huge = shimmy().args(asked).arg(smollm2()).output().unwrap();
-        let said = stderr(&huge);
-        if !huge.status.success() {
-            assert_eq!(huge.status.code(), Some(3), "{said}");
-            assert!(said.contains("in one piece") && said.contains(&device), "{said}");
-        }
         // The output goes first, then ten layers.
         let some = placement(&["--gpu-backend", name, "--gpu-layers", "11"]);
         assert_eq!((&some["gpu_layers"], &some["total_layers"]), (&json!(10), &json!(30)), "{some}");
+    }
+}
+
+/// llama.cpp allocates a layer's keys as one tensor, and aborts where the device takes none of that size.
+#[test]
+fn a_context_beyond_what_a_gpu_allocates_in_one_piece_is_refused() {
+    for (name, registered_as, _) in BACKENDS {
+        let Some(device) = first_device(registered_as) else { continue };
+        let with = |layers: &str, command: &[&str]| {
+            let asked = ["--gpu-backend", name, "--gpu-layers", layers, "--ctx-size", "8000000"];
+            shimmy().args(asked).args(command).arg(smollm2()).output().unwrap()
+        };
+        let plan = with("16", &["plan", "--json"]);
+        assert!(plan.status.success(), "{}", stderr(&plan));
+        let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();
+        let Some(refusal) = plan["refusal"].as_str() else { continue };
+        assert!(refusal.contains("in one piece") && refusal.contains(&device), "{plan}");
+        assert_eq!(plan["fits"], false);
+        assert!(plan["alternatives"][0]["options"].as_str().unwrap().starts_with("--ctx-size"), "{plan}");
+        for layers in ["16", "auto"] {
+            let refused = with(layers, &["probe"]);
+            assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+            assert!(stderr(&refused).contains("in one piece"), "{}", stderr(&refused));
+        }
     }
 }
 

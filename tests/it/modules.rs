@@ -29,7 +29,7 @@ fn bundle(wanted: impl Fn(&str) -> bool) -> tempfile::TempDir {
     for entry in std::fs::read_dir(built()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        if name.ends_with(".so") && wanted(name) {
+        if [".so", ".dylib"].iter().any(|end| name.ends_with(end)) && wanted(name) {
             std::fs::copy(&path, dir.path().join(name)).unwrap();
         }
     }
@@ -110,9 +110,20 @@ fn a_backend_without_a_module_is_an_error_that_says_where_it_looked() {
     assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("libggml-vulkan.so was refused: "), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("invalid ELF header"), "{}", stderr(&refused));
-    // The CPU still serves.
-    let cpu = in_bundle(dir.path(), &["probe", model.to_str().unwrap()], Some(broken.path()));
+    // Nor is one of another llama.cpp taken, which would work by chance at best.
+    let source = broken.path().join("other.c");
+    std::fs::write(&source, "void ggml_backend_init(void) {}").unwrap();
+    let library = broken.path().join("libggml-vulkan.so");
+    std::fs::remove_file(&library).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
+    assert!(built.success());
+    let other = probe(Some(broken.path()));
+    assert_eq!(other.status.code(), Some(3), "{}", stderr(&other));
+    assert!(stderr(&other).contains("another llama.cpp"), "{}", stderr(&other));
+    // The CPU still serves, and says what it passed over.
+    let cpu = in_bundle(dir.path(), &["probe", "--json", model.to_str().unwrap()], Some(broken.path()));
     assert!(cpu.status.success(), "{}", stderr(&cpu));
+    assert!(stdout(&cpu).contains("libggml-vulkan.so was refused"), "{}", stdout(&cpu));
 }
 
 /// One binary for machines with and without a GPU: the module is all the difference.
@@ -146,13 +157,13 @@ fn a_module_elsewhere_is_loaded_from_the_directory_that_is_named() {
 fn without_a_module_for_the_cpu_nothing_runs_and_the_error_says_why() {
     let dir = bundle(|name| !name.starts_with("libggml-cpu"));
     let output = in_bundle(dir.path(), &["gpu-info"], None);
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("no module for the CPU"), "{}", stderr(&output));
 
     let mut nowhere = shimmy();
     nowhere.env("SHIMMY_BACKEND_DIR", "/nonexistent/modules").arg("gpu-info");
     let output = nowhere.output().unwrap();
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(3));
     assert!(
         stderr(&output).contains("SHIMMY_BACKEND_DIR=/nonexistent/modules: there is no such directory"),
         "{}",

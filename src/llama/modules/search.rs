@@ -1,6 +1,7 @@
 //! Finds, rates and loads the modules.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
 
@@ -11,15 +12,12 @@ use crate::llama::callback;
 use crate::llama::error::{LlamaError, check};
 
 /// Backends in the order in which `auto` prefers them. Others come after these; the CPU's is last, as in llama.cpp.
-const ORDER: &[&str] = &["cuda", "hip", "metal", "vulkan", "sycl", "opencl", "rpc"];
+const ORDER: &[&str] = &["cuda", "hip", "musa", "metal", "vulkan", "sycl", "opencl", "rpc"];
 
 pub(super) fn load() -> Result<Modules, LlamaError> {
     let searched = directories()?;
-    let mut files = Vec::new();
-    for dir in &searched {
-        files.extend(modules_in(dir)?);
-    }
-    files.sort_by_key(|module| rank(&module.backend));
+    let mut files: Vec<BackendModule> = searched.iter().flat_map(|dir| modules_in(dir)).collect();
+    in_order(&mut files);
     let (mut found, mut log) = (Vec::new(), String::new());
     for group in files.chunk_by(|a, b| a.backend == b.backend) {
         found.extend(load_best(group.to_vec(), &mut log));
@@ -43,28 +41,38 @@ fn directories() -> Result<Vec<PathBuf>, LlamaError> {
     let mut dirs = Vec::new();
     if let Some(named) = std::env::var_os(BACKEND_DIR).filter(|dir| !dir.is_empty()) {
         let dir = PathBuf::from(named);
+        let wrong = |why: String| LlamaError::Backends(format!("{BACKEND_DIR}={}: {why}", dir.display()));
         if !dir.is_dir() {
-            return Err(LlamaError::Backends(format!("{BACKEND_DIR}={}: there is no such directory", dir.display())));
+            return Err(wrong("there is no such directory".into()));
         }
-        dirs.push(dir);
+        std::fs::read_dir(&dir).map_err(|e| wrong(e.to_string()))?;
+        dirs.push(dir.canonicalize().map_err(|e| wrong(e.to_string()))?);
     }
     let binary = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
     if let Some(beside) = binary.as_deref().and_then(Path::parent) {
         dirs.push(beside.to_owned());
-        // Where the build left them; there is no such directory once the binary is installed. cargo puts the executables
-        // of tests one level below the binary.
-        let built = [beside, &beside.join("..")].map(|dir| dir.join(env!("SHIMMY_BUILD_LIBRARIES")).canonicalize());
-        dirs.extend(built.into_iter().flatten().find(|dir| dir.is_dir()));
+        // Where the build left them. cargo puts the executables of tests one level below the binary.
+        if let Some(built) = option_env!("SHIMMY_BUILD_LIBRARIES") {
+            let built = [beside, &beside.join("..")].map(|dir| dir.join(built).canonicalize());
+            dirs.extend(built.into_iter().flatten().find(|dir| dir.is_dir()));
+        }
     }
+    let mut seen = HashSet::new();
+    dirs.retain(|dir| seen.insert(dir.clone()));
     Ok(dirs)
 }
 
-fn modules_in(dir: &Path) -> Result<Vec<BackendModule>, LlamaError> {
-    let entries = std::fs::read_dir(dir)
-        .map_err(|e| LlamaError::Backends(format!("{}: {e}, looking for backends", dir.display())))?;
+fn modules_in(dir: &Path) -> Vec<BackendModule> {
+    // The binary's own directory may be closed to reading; then nothing is beside it.
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut found: Vec<BackendModule> = entries.flatten().filter_map(|entry| module_at(entry.path())).collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
+    found
+}
+
+/// Those of one backend together, in the order of their directories.
+fn in_order(files: &mut [BackendModule]) {
+    files.sort_by(|a, b| (rank(&a.backend), &a.backend).cmp(&(rank(&b.backend), &b.backend)));
 }
 
 /// `libggml-BACKEND[-VARIANT].so`, on Windows without `lib` and with `.dll`.
@@ -96,20 +104,23 @@ fn rank(backend: &str) -> usize {
 
 /// Loads the module of one backend that serves this machine best, or the next where that fails.
 fn load_best(modules: Vec<BackendModule>, log: &mut String) -> Vec<BackendModule> {
-    let mut rated: Vec<(Result<c_int, String>, BackendModule)> =
+    let mut rated: Vec<(Result<Rated, String>, BackendModule)> =
         modules.into_iter().map(|module| (rate(&module.path), module)).collect();
     // Among equals the first stays first: what the environment names goes before what is beside the binary.
-    rated.sort_by_key(|(score, _)| Reverse(score.as_ref().copied().unwrap_or(0)));
+    rated.sort_by_key(|(rated, _)| Reverse(rated.as_ref().map_or(0, |rated| rated.score)));
     let mut used: Option<String> = None;
-    let settle = |(score, module): (Result<c_int, String>, BackendModule)| {
-        let state = match (score, &used) {
+    let settle = |(rated, module): (Result<Rated, String>, BackendModule)| {
+        let state = match (rated, &used) {
             (Err(why), _) => ModuleState::Refused(why),
-            (Ok(0), _) => ModuleState::Refused("it is for a processor that can do more than this one".into()),
+            (Ok(Rated { score: 0, .. }), _) => {
+                ModuleState::Refused("it is for a processor that can do more than this one".into())
+            }
             (Ok(_), Some(better)) => ModuleState::NotNeeded(better.clone()),
-            (Ok(_), None) => match load_one(&module.path) {
+            (Ok(rated), None) => match load_one(&module.path) {
                 Ok(said) => {
                     log.push_str(&said);
-                    used = Some(module.path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+                    used = Some(module.path.display().to_string());
+                    drop(rated);
                     ModuleState::Loaded
                 }
                 Err(why) => ModuleState::Refused(why),
@@ -120,17 +131,31 @@ fn load_best(modules: Vec<BackendModule>, log: &mut String) -> Vec<BackendModule
     rated.into_iter().map(settle).collect()
 }
 
-/// How well a module suits this machine: 0 not at all, and more is better.
-fn rate(path: &Path) -> Result<c_int, String> {
+/// A module that is one of ours, and how well it suits this machine: 0 not at all, and more is better.
+struct Rated {
+    score: c_int,
+    /// Open until ggml has it, so that it is not started twice.
+    _library: Library,
+}
+
+fn rate(path: &Path) -> Result<Rated, String> {
     // SAFETY: runs the initialisers of a file that lies where the user keeps this program's modules.
     let library = unsafe { Library::new(path) }.map_err(|e| e.to_string())?;
     // SAFETY: only looked up; ggml-backend-impl.h gives it this type.
     let entry = unsafe { library.get::<unsafe extern "C" fn()>(b"ggml_backend_init\0") };
     entry.map_err(|_| "it is no backend of ggml (no ggml_backend_init)".to_owned())?;
+    if cfg!(target_os = "linux") {
+        // SAFETY: only looked up.
+        let stamp = unsafe { library.get::<*const ()>(llama_sys::MODULE_STAMP.as_bytes()) };
+        stamp.map_err(|_| {
+            format!("it was built with another llama.cpp than this binary ({}), or not by it", llama_sys::REVISION)
+        })?;
+    }
     // SAFETY: as above. Only modules that come in variants have it.
     let score: Result<Symbol<'_, unsafe extern "C" fn() -> c_int>, _> = unsafe { library.get(b"ggml_backend_score\0") };
     // SAFETY: it asks the processor what it can do, with instructions that each one has.
-    Ok(score.map_or(1, |score| unsafe { score() }))
+    let score = score.map_or(1, |score| unsafe { score() });
+    Ok(Rated { score, _library: library })
 }
 
 /// Returns its warnings.
@@ -144,13 +169,15 @@ fn load_one(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{module_at, rank};
+    use std::path::Path;
+
+    use super::{in_order, module_at};
 
     #[test]
     #[cfg(not(windows))]
     fn modules_are_known_by_their_names() {
         let parts = |name: &str| {
-            let module = module_at(std::path::Path::new("/lib").join(name))?;
+            let module = module_at(Path::new("/lib").join(name))?;
             Some((module.backend, module.variant))
         };
         assert_eq!(parts("libggml-vulkan.so"), Some(("vulkan".into(), None)));
@@ -161,9 +188,25 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_comes_last_and_cuda_first() {
-        let mut backends = ["cpu", "vulkan", "something", "cuda", "opencl"];
-        backends.sort_by_key(|name| rank(name));
-        assert_eq!(backends, ["cuda", "vulkan", "opencl", "something", "cpu"]);
+    #[cfg(not(windows))]
+    fn each_backend_is_one_group_with_the_cpu_last_and_the_first_directory_first() {
+        let files = ["/a/libggml-cpu-x64.so", "/a/libggml-zzz.so", "/a/libggml-abc.so", "/a/libggml-vulkan.so"];
+        let more = ["/b/libggml-zzz.so", "/b/libggml-cuda.so", "/b/libggml-abc.so"];
+        let mut found: Vec<_> =
+            files.iter().chain(&more).filter_map(|path| module_at(Path::new(path).to_owned())).collect();
+        in_order(&mut found);
+        let paths: Vec<&str> = found.iter().filter_map(|module| module.path.to_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "/b/libggml-cuda.so",
+                "/a/libggml-vulkan.so",
+                "/a/libggml-abc.so",
+                "/b/libggml-abc.so",
+                "/a/libggml-zzz.so",
+                "/b/libggml-zzz.so",
+                "/a/libggml-cpu-x64.so"
+            ]
+        );
     }
 }
