@@ -170,7 +170,7 @@ fn no_test_is_switched_off_and_nothing_is_left_open() {
 fn gpu_features_are_forwarded() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
     for backend in ["cuda", "vulkan", "opencl", "metal", "rpc"] {
-        let line = format!("llama-{backend} = [\"llama\", \"llama-sys/{backend}\"]");
+        let line = format!("llama-{backend} = [\"llama\", \"llama-sys/{backend}\"");
         assert!(manifest.contains(&line), "Cargo.toml must have: {line}");
     }
 }
