@@ -9,17 +9,26 @@ shift
 cd "$(dirname "$0")/.."
 
 features=$(IFS=,; echo "dynamic-backends${*:+,$*}")
-# First as for use in place: that binary knows where its libraries are.
-scripts/build.py -- cargo build --release --features "$features"
-binary="${CARGO_TARGET_DIR:-target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/shimmy"
-libraries=$(env -u SHIMMY_BACKEND_DIR "$binary" gpu-info --json | python3 -c '
-import glob, json, os, sys
-dirs = {os.path.dirname(module["path"]) for module in json.load(sys.stdin)["system"]["modules"]}
-print(*[found for found in dirs if glob.glob(os.path.join(found, "libllama.*"))], sep="\n")')
-SHIMMY_BUNDLE=1 scripts/build.py -- cargo build --release --features "$features"
+# It looks for libraries beside itself only. In target/ it finds none; the next build there makes it as it was.
+export SHIMMY_BUNDLE=1
+build=(cargo build --release --bin shimmy --features "$features")
+scripts/build.py -- "${build[@]}"
+# Everything is built now, and cargo tells where.
+mapfile -t made < <("${build[@]}" --message-format=json 2>/dev/null | python3 -c '
+import json, sys
+binary = libraries = None
+for message in map(json.loads, sys.stdin):
+    if message.get("executable") and message["target"]["name"] == "shimmy":
+        binary = message["executable"]
+    for path in message.get("linked_paths", []):
+        if "llama-cpp" in path and path.endswith("/build/bin"):
+            libraries = path.removeprefix("native=")
+print(binary or "", libraries or "", sep="\n")')
+binary=${made[0]:-} libraries=${made[1]:-}
+[ -x "$binary" ] && [ -d "$libraries" ] || { echo "bundle: error: cargo does not tell where it put shimmy and llama.cpp's libraries" >&2; exit 1; }
 
-# What an earlier bundle left would be loaded.
-find "$dir" -maxdepth 1 -name 'lib*' -delete
-install -m 755 "$binary" "$dir/"
+# Modules of an earlier bundle would be loaded.
+find "$dir" -maxdepth 1 -type f \( -name 'libggml*' -o -name 'libllama*' \) -delete
+cp "$binary" "$dir/"
 find "$libraries" -maxdepth 1 \( -name 'lib*.so' -o -name 'lib*.dylib' \) -exec cp {} "$dir/" \;
 echo "bundle: $dir holds shimmy and $(find "$dir" -maxdepth 1 -name 'lib*' | wc -l) libraries ($(du -sh "$dir" | cut -f1))"

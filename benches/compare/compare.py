@@ -120,7 +120,7 @@ def first_token_ms(kind):
     prompt = "The capital of France is"
     begun = time.monotonic()
     if kind == "shimmy":
-        command = [str(TARGET / "shimmy"), "generate", MODEL, "--raw", "--prompt", prompt, "--max-tokens", "64"]
+        command = [str(TARGET / "shimmy"), "--gpu-backend", BACKEND, "generate", MODEL, "--raw", "--prompt", prompt, "--max-tokens", "64"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             process.stdout.read(1)
             return (time.monotonic() - begun) * 1e3

@@ -102,13 +102,15 @@ pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<Pat
         }
     }
     if features.dynamic && env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
-        options.push(("CMAKE_MODULE_LINKER_FLAGS".into(), format!("-Wl,--defsym={}=1", source.module_stamp()?)));
+        let own = env::var("LDFLAGS").unwrap_or_default();
+        let stamp = source.module_stamp()?;
+        options.push(("CMAKE_MODULE_LINKER_FLAGS".into(), format!("{own} -Wl,--defsym={stamp}=1")));
     }
     if may_use_amx(features) {
         let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/amx_tile_config.h");
-        for (language, variable) in [("C", "CFLAGS"), ("CXX", "CXXFLAGS")] {
-            let own = env::var(variable).unwrap_or_default();
-            options.push((format!("CMAKE_{language}_FLAGS"), format!("{own} -include {}", header.display())));
+        for language in ["C", "CXX"] {
+            let flags = format!("{} -include \"{}\"", users_flags(language), header.display());
+            options.push((format!("CMAKE_{language}_FLAGS"), flags));
         }
     }
     let dir = shared_dir(source, features, &options, out_dir)?;
@@ -148,6 +150,15 @@ fn may_use_amx(features: &Features) -> bool {
         && (features.dynamic || here())
 }
 
+/// What the environment has for a language's compiler. A definition of CMake's takes its place, so it has to be part of that.
+fn users_flags(language: &str) -> String {
+    let target = env::var("TARGET").unwrap_or_default();
+    let name = format!("{language}FLAGS");
+    let places =
+        [format!("{name}_{target}"), format!("{name}_{}", target.replace('-', "_")), format!("TARGET_{name}"), name];
+    places.iter().find_map(|place| env::var(place).ok()).unwrap_or_default()
+}
+
 /// `target/llama-cpp/<features>-<hash>`, outside the profile's directories so that all profiles share it.
 fn shared_dir(
     source: &Source,
@@ -166,7 +177,7 @@ fn shared_dir(
     let mut hasher = DefaultHasher::new();
     source.dir.hash(&mut hasher);
     options.hash(&mut hasher);
-    for key in ["TARGET", "CC", "CXX", "CFLAGS", "CXXFLAGS", "VULKAN_SDK", "CUDACXX", "CUDAARCHS"] {
+    for key in ["TARGET", "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "VULKAN_SDK", "CUDACXX", "CUDAARCHS"] {
         println!("cargo::rerun-if-env-changed={key}");
         env::var_os(key).hash(&mut hasher);
     }

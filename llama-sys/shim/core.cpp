@@ -274,6 +274,10 @@ void shim_threads_free(ggml_threadpool * pool) noexcept {
 int shim_decode(llama_context * ctx, llama_batch batch, int32_t * result) noexcept {
     return guarded([&] {
         *result = llama_decode(ctx, batch);
+        if (*result == 0) {
+            // A GPU would still be at it; the engine plans by how long a pass takes.
+            llama_synchronize(ctx);
+        }
         return SHIM_OK;
     });
 }

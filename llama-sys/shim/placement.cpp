@@ -14,15 +14,15 @@ using shim::guarded;
 
 std::string shim::oversized_cache(const llama_model & model, const llama_context_params & params) {
     const llama_hparams & hparams = model.hparams;
-    // What attends in both directions keeps no cache, and what is recurrent all through keeps states.
-    if (!params.offload_kqv || !hparams.causal_attn || llama_model_is_recurrent(&model)) {
+    // What is recurrent all through keeps states. What keeps nothing at all is asked for nothing that it could not hold.
+    if (!params.offload_kqv || llama_model_is_recurrent(&model)) {
         return {};
     }
     const ggml_context_ptr scratch(ggml_init({ 2 * ggml_tensor_overhead(), nullptr, true }));
     // One pool of cells, or one for each sequence; llama.cpp rounds each up to this.
     const int64_t all   = params.n_ctx != 0 ? params.n_ctx : hparams.n_ctx_train;
     const int64_t pools = params.kv_unified ? 1 : std::max<int64_t>(params.n_seq_max, 1);
-    const int64_t cells = pools * GGML_PAD(all / pools, 256);
+    const int64_t cells = pools * GGML_PAD(GGML_PAD(all, 256) / pools, 256);
     // Without flash attention values lie the other way round, all as wide as the widest.
     const bool turned = params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED;
     for (uint32_t layer = 0; layer < hparams.n_layer_all; ++layer) {

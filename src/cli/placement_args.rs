@@ -14,7 +14,7 @@ pub(super) struct PlacementArgs {
     #[arg(long, global = true, value_name = "NAME,NAME", value_delimiter = ',')]
     device: Vec<String>,
     /// Layers on the GPU: all, auto (as many as fit) or a number. The last ones go first, and the output before them
-    /// [default: all with a backend or device that is named, else auto].
+    /// [default: all where a GPU is asked for, else auto].
     #[arg(long, global = true, value_name = "N", visible_alias = "ngl")]
     gpu_layers: Option<GpuLayers>,
     /// Whether several GPUs share a model: layer, or none (one has it all).
@@ -39,7 +39,7 @@ impl PlacementArgs {
         PlacementSpec {
             gpu_backend: self.gpu_backend,
             devices: self.device.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
-            gpu_layers: self.gpu_layers.unwrap_or_else(|| GpuLayers::usual(self.gpu_backend, &self.device)),
+            gpu_layers: self.gpu_layers,
             split_mode: self.split_mode,
             tensor_split: self.tensor_split.clone(),
             main_gpu: self.main_gpu,

@@ -36,7 +36,10 @@ fn show(name: &str, plan: &MemoryPlan) -> anyhow::Result<()> {
         n => format!("{n} of {} layers on {}", plan.total_layers, plan.backend),
     };
     let (context, parallel) = (plan.context_tokens, plan.parallel);
-    output::print(format!("{name} {verdict}: {layers}, ctx {context}, {parallel} requests at a time\n\n"))?;
+    output::print(format!(
+        "{name} {verdict}: {layers}, ctx {context}, {parallel} requests at a time ({})\n\n",
+        plan.why
+    ))?;
     if let Some(refusal) = &plan.refusal {
         output::print(format!("{refusal}\n\n"))?;
         return show_alternatives(plan);

@@ -19,6 +19,7 @@ impl<F: Forward> Engine<F> {
         let result = self.forward.decode(&self.rows);
         let took = self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         self.end_pass();
+        tracing::trace!(rows = self.rows.len(), sequences = self.plan.shares.len(), took_us = took.as_micros(), "pass");
         if result.is_err() {
             for share in &self.plan.shares {
                 self.lanes[share.index].row = None;
@@ -108,7 +109,9 @@ impl<F: Forward> Engine<F> {
         }
         self.pace.measured(decoded, prefilled, took);
         self.set_temperatures();
+        let start = Instant::now();
         self.forward.sample(&mut self.lanes);
+        tracing::trace!(took_us = start.elapsed().as_micros(), "sampled");
         // From the back, since whoever ends is swapped with the last.
         for index in (0..self.running.len()).rev() {
             if let Some(failure) = self.lanes[index].failure.take() {

@@ -35,6 +35,9 @@ pub struct MemoryPlan {
     pub parallel: u32,
     pub devices: Vec<DeviceNeed>,
     pub fits: bool,
+    /// Why it would run there.
+    #[serde(default)]
+    pub why: String,
     /// Why a device cannot hold it, whatever its memory; `devices` is empty then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,

@@ -49,7 +49,7 @@ impl Choice {
 pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, PlacementError> {
     let backend = asked.gpu_backend;
     if backend == GpuBackend::Cpu {
-        return match gpu_option(asked) {
+        return match asked.gpu_option() {
             Some(option) => contradiction(format!("--gpu-backend cpu excludes {option}")),
             None => Ok(Choice::cpu("--gpu-backend cpu")),
         };
@@ -61,7 +61,7 @@ pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, Pl
         (false, _) => (named(inventory, asked)?, "--device".to_owned()),
         (true, GpuBackend::Auto) => match best(inventory) {
             Ok(found) => found,
-            Err(why) if gpu_option(asked).is_some() => {
+            Err(why) if asked.gpu_option().is_some() => {
                 return Err(PlacementError::NoDevice { asked: backend.name().into(), reason: why });
             }
             Err(why) => return Ok(Choice::cpu(why)),
@@ -69,12 +69,12 @@ pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, Pl
         (true, _) => (all_of(inventory, backend)?, format!("--gpu-backend {}", backend.name())),
     };
     check_split(asked, &devices)?;
-    if asked.gpu_layers == GpuLayers::Count(0) {
+    if asked.gpu_layers == Some(GpuLayers::Count(0)) {
         return Ok(Choice::cpu("--gpu-layers 0"));
     }
     Ok(Choice {
         devices,
-        layers: asked.gpu_layers,
+        layers: asked.gpu_layers.unwrap_or(if asked.asks_for_gpu() { GpuLayers::All } else { GpuLayers::Auto }),
         split_mode: asked.split_mode,
         tensor_split: asked.tensor_split.clone(),
         main_gpu: asked.main_gpu.unwrap_or(0),
@@ -85,18 +85,6 @@ pub fn choose(inventory: &Inventory, asked: &PlacementSpec) -> Result<Choice, Pl
 
 fn contradiction<T>(text: String) -> Result<T, PlacementError> {
     Err(PlacementError::Contradiction(text))
-}
-
-/// The first option that means nothing without a GPU. Experts in the CPU's memory are there anyway on the CPU.
-fn gpu_option(asked: &PlacementSpec) -> Option<String> {
-    match (asked.devices.first(), asked.gpu_layers, asked.main_gpu) {
-        (Some(device), _, _) => Some(format!("--device {device}")),
-        (_, GpuLayers::Count(n), _) if n > 0 => Some(format!("--gpu-layers {n}")),
-        (_, _, Some(n)) => Some(format!("--main-gpu {n}")),
-        _ if asked.split_mode == SplitMode::None => Some("--split-mode none".into()),
-        _ if !asked.tensor_split.is_empty() => Some("--tensor-split".into()),
-        _ => None,
-    }
 }
 
 /// GPUs that are used together: those with memory of their own, or else the first that shares the CPU's. The two

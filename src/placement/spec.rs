@@ -72,23 +72,14 @@ impl FromStr for GpuBackend {
 }
 
 /// How many layers go to the GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GpuLayers {
-    #[default]
     All,
     /// As many as fit.
     Auto,
     /// The output and the last so many but one, as llama.cpp counts; what is left stays on the CPU.
     Count(u32),
-}
-
-impl GpuLayers {
-    /// Where none was asked for: what is named holds it all, and what was chosen as much as it can.
-    #[must_use]
-    pub fn usual(backend: GpuBackend, devices: &[String]) -> Self {
-        if backend == GpuBackend::Auto && devices.is_empty() { Self::Auto } else { Self::All }
-    }
 }
 
 impl FromStr for GpuLayers {
@@ -147,13 +138,36 @@ pub struct PlacementSpec {
     pub gpu_backend: GpuBackend,
     /// Devices by llama.cpp's names, e.g. `Vulkan0`; none takes all of the backend's.
     pub devices: Vec<String>,
-    pub gpu_layers: GpuLayers,
+    /// `None` is all of them where a GPU is asked for, and else as many as fit.
+    pub gpu_layers: Option<GpuLayers>,
     pub split_mode: SplitMode,
     /// Shares of the devices, in their order; none follows their free memory.
     pub tensor_split: Vec<f32>,
     /// Which of the devices holds the model with [`SplitMode::None`], counted from 0; the first one if none is named.
     pub main_gpu: Option<u32>,
     pub cpu_experts: CpuExperts,
+}
+
+impl PlacementSpec {
+    /// The first option that means nothing without a GPU. Experts in the CPU's memory are there anyway on the CPU.
+    #[must_use]
+    pub fn gpu_option(&self) -> Option<String> {
+        match (self.devices.first(), self.gpu_layers, self.main_gpu) {
+            (Some(device), _, _) => Some(format!("--device {device}")),
+            (_, Some(GpuLayers::All), _) => Some("--gpu-layers all".into()),
+            (_, Some(GpuLayers::Count(n)), _) if n > 0 => Some(format!("--gpu-layers {n}")),
+            (_, _, Some(n)) => Some(format!("--main-gpu {n}")),
+            _ if self.split_mode == SplitMode::None => Some("--split-mode none".into()),
+            _ if !self.tensor_split.is_empty() => Some("--tensor-split".into()),
+            _ => None,
+        }
+    }
+
+    /// Whether the CPU alone would not be what was asked for.
+    #[must_use]
+    pub fn asks_for_gpu(&self) -> bool {
+        GpuBackend::GPUS.contains(&self.gpu_backend) || self.gpu_option().is_some()
+    }
 }
 
 fn by_name<T: Copy>(what: &str, all: &[(&'static str, T)], text: &str) -> Result<T, String> {

@@ -153,13 +153,27 @@ fn devices_are_taken_by_name() {
 #[test]
 fn options_of_a_gpu_are_not_lost_on_a_machine_without_one() {
     let none = machine(&["Vulkan"], &[]);
-    let layers = |n| PlacementSpec { gpu_layers: GpuLayers::Count(n), ..PlacementSpec::default() };
+    let layers = |n| PlacementSpec { gpu_layers: Some(GpuLayers::Count(n)), ..PlacementSpec::default() };
     assert!(matches!(choose(&none, &layers(10)), Err(PlacementError::NoDevice { .. })));
     assert_eq!(choose(&none, &layers(0)).expect("the CPU").devices, []);
+    let all = PlacementSpec { gpu_layers: Some(GpuLayers::All), ..PlacementSpec::default() };
+    assert!(matches!(choose(&none, &all), Err(PlacementError::NoDevice { .. })));
     let one = PlacementSpec { split_mode: SplitMode::None, ..PlacementSpec::default() };
     assert!(matches!(choose(&none, &one), Err(PlacementError::NoDevice { .. })));
     let cpu = choose(&none, &PlacementSpec { gpu_backend: GpuBackend::Cpu, ..one }).expect_err("refused");
     assert_eq!(cpu.to_string(), "--gpu-backend cpu excludes --split-mode none");
+}
+
+#[test]
+fn without_a_number_of_layers_a_gpu_that_is_asked_for_holds_all() {
+    let machine = machine(&["CUDA"], &[("CUDA0", "A")]);
+    let layers = |asked: PlacementSpec| choose(&machine, &asked).expect("it exists").layers;
+    assert_eq!(layers(PlacementSpec::default()), GpuLayers::Auto);
+    assert_eq!(layers(asked(GpuBackend::Cuda)), GpuLayers::All);
+    assert_eq!(layers(PlacementSpec { devices: vec!["CUDA0".into()], ..PlacementSpec::default() }), GpuLayers::All);
+    assert_eq!(layers(PlacementSpec { split_mode: SplitMode::None, ..PlacementSpec::default() }), GpuLayers::All);
+    let fitted = PlacementSpec { gpu_layers: Some(GpuLayers::Auto), ..asked(GpuBackend::Cuda) };
+    assert_eq!(layers(fitted), GpuLayers::Auto);
 }
 
 #[test]
@@ -220,11 +234,11 @@ fn a_model_on_a_gpu_is_no_answer_to_the_cpu() {
 /// llama.cpp counts the output as a layer, and places it first.
 #[test]
 fn some_layers_are_the_last_ones() {
-    let some = PlacementSpec { gpu_layers: GpuLayers::Count(11), ..PlacementSpec::default() };
+    let some = PlacementSpec { gpu_layers: Some(GpuLayers::Count(11)), ..PlacementSpec::default() };
     let choice = choose(&machine(&["CUDA"], &[("CUDA0", "A")]), &some).expect("it exists");
     verify(&choice, &actual(&[("CPU", 20), ("CUDA0", 10)], &[("CUDA0", 9)])).expect("as asked");
     verify(&choice, &actual(&[("CUDA0", 10), ("CPU", 20)], &[("CUDA0", 9)])).expect_err("the wrong ones");
-    let many = PlacementSpec { gpu_layers: GpuLayers::Count(99), cpu_experts: CpuExperts::All, ..some };
+    let many = PlacementSpec { gpu_layers: Some(GpuLayers::Count(99)), cpu_experts: CpuExperts::All, ..some };
     let choice = choose(&machine(&["CUDA"], &[("CUDA0", "A")]), &many).expect("it exists");
     verify(&choice, &actual(&[("CUDA0", 30)], &[("CUDA0", 9)])).expect("there are not more");
 }

@@ -1,12 +1,13 @@
 //! A model in this process, through llama.cpp.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::chat::TemplateChoice;
 use crate::engine::{EngineConfig, EngineHandle, Job, default_threads};
 use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Token, Vocab};
-use crate::placement::{self, Inventory, PlacementError};
+use crate::placement::{self, Choice, Inventory, PlacementError};
 
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
@@ -25,6 +26,8 @@ pub struct LocalRunner {
     info: RunnerInfo,
 }
 
+static GPU_LOADS: Mutex<()> = Mutex::new(());
+
 impl LocalRunner {
     /// Loads a model and starts its engine.
     ///
@@ -33,9 +36,7 @@ impl LocalRunner {
     pub fn load(path: &Path, spec: &LoadSpec, progress: Progress<'_>) -> Result<Self, LoadError> {
         let start = Instant::now();
         let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
-        let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
-        let mut choice = placement::choose(&inventory, &spec.placement)?;
-        plan::settle(backend, path, &inventory, &mut choice, spec)?;
+        let (choice, loading) = place(backend, path, spec)?;
         let params =
             ModelParams { offload: offload::offload(backend, &choice).map_err(load_error)?, ..ModelParams::default() };
         let model = Model::load(backend, path, &params, progress).map_err(load_error)?;
@@ -65,6 +66,7 @@ impl LocalRunner {
         };
         let (engine, memory) =
             EngineHandle::start_llama(&model, adapters, context, layout.n_ctx_seq, config).map_err(load_error)?;
+        drop(loading);
         let placement = placement::verify(&choice, &offload::actual(&model, memory).map_err(load_error)?)?;
         for device in &placement.devices {
             tracing::debug!(
@@ -99,6 +101,25 @@ impl LocalRunner {
         };
         Ok(Self { engine, vocab, template, info })
     }
+}
+
+/// Chooses where the model goes. While it loads onto a GPU no other one does: both would count on the memory that is free
+/// before either.
+fn place(
+    backend: Backend,
+    path: &Path,
+    spec: &LoadSpec,
+) -> Result<(Choice, Option<MutexGuard<'static, ()>>), LoadError> {
+    let look = || Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()));
+    let choice = placement::choose(&look()?, &spec.placement)?;
+    if choice.devices.is_empty() {
+        return Ok((choice, None));
+    }
+    let loading = GPU_LOADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let inventory = look()?;
+    let mut choice = placement::choose(&inventory, &spec.placement)?;
+    plan::settle(backend, path, &inventory, &mut choice, spec)?;
+    Ok((choice, Some(loading)))
 }
 
 impl Runner for LocalRunner {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::llama::{Backend, Context, Model, ModelParams};
 use crate::placement::{
-    self, Alternative, Choice, DeviceReport, GpuBackend, GpuLayers, Inventory, MemoryPlan, PlacementError,
-    PlacementReport, largest, needs,
+    self, Alternative, Choice, DeviceReport, GpuLayers, Inventory, MemoryPlan, PlacementError, PlacementReport,
+    largest, needs,
 };
 
 use super::error::LoadError;
@@ -19,6 +19,16 @@ const THREADS: u32 = 1;
 /// Smallest context that is worth a proposal, and steps from there.
 const CONTEXT_STEP: u32 = 1024;
 
+/// Backends whose free memory is a limit. OpenCL guesses it, and Metal lends more.
+const EXACT: &[&str] = &["CUDA", "ROCm", "Vulkan"];
+/// Variables of llama.cpp's that let a GPU go on in the CPU's memory.
+const OVERFLOW: &[&str] =
+    &["GGML_CUDA_ENABLE_UNIFIED_MEMORY", "GGML_VK_ALLOW_SYSMEM_FALLBACK", "GGML_VK_PREFER_HOST_MEMORY"];
+
+fn may_overflow() -> bool {
+    OVERFLOW.iter().any(|variable| std::env::var_os(variable).is_some())
+}
+
 /// Lays one model out in different ways.
 struct Planner<'a> {
     backend: Backend,
@@ -26,6 +36,8 @@ struct Planner<'a> {
     inventory: &'a Inventory,
     /// Free bytes of the CPU's memory. Read once, so that all ways are measured by the same.
     cpu_free: u64,
+    /// Adapters lie beside the layers that they change, and come after the model.
+    adapter_bytes: u64,
 }
 
 /// One way.
@@ -42,11 +54,12 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
     let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
-    let planner = Planner::new(backend, path, &inventory);
+    let planner = Planner::new(backend, path, &inventory, spec);
+    let wished = Choice { layers: GpuLayers::All, ..choice.clone() };
     match planner.settle_auto(&mut choice, spec) {
         // Then it is shown for all layers, with what would help.
         Err(LoadError::Placement(PlacementError::TooLarge(_) | PlacementError::NothingFits { .. })) => {
-            choice.layers = GpuLayers::All;
+            choice = wished.clone();
         }
         settled => settled?,
     }
@@ -70,19 +83,25 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
                 fits: false,
                 alternatives: planner.alternatives(&model, &choice, spec, layout.n_ctx, gpu_layers)?,
                 refusal: Some(refusal),
+                why: choice.why,
             });
         }
         laid => laid?,
     };
     let devices = needs(&laid.report, &|name| planner.free(name));
     let fits = devices.iter().all(|device| device.fits);
-    let alternatives = if fits {
+    let n_ctx = laid.layout.n_ctx;
+    let alternatives = if choice.devices.is_empty() && !wished.devices.is_empty() {
+        // The CPU was taken for want of room; this is what a GPU would take.
+        planner.alternatives(&planner.model(&wished)?, &wished, spec, n_ctx, model.n_layer_all())?
+    } else if fits {
         Vec::new()
     } else {
-        planner.alternatives(&model, &choice, spec, laid.layout.n_ctx, laid.report.gpu_layers)?
+        planner.alternatives(&model, &choice, spec, n_ctx, laid.report.gpu_layers)?
     };
     Ok(MemoryPlan {
         refusal: None,
+        why: choice.why,
         backend: laid.report.backend,
         gpu_layers: laid.report.gpu_layers,
         total_layers: laid.report.total_layers,
@@ -103,35 +122,37 @@ pub(super) fn settle(
     choice: &mut Choice,
     spec: &LoadSpec,
 ) -> Result<(), LoadError> {
-    if choice.devices.is_empty() {
-        return Ok(());
-    }
-    let planner = Planner::new(backend, path, inventory);
+    let planner = Planner::new(backend, path, inventory, spec);
     if choice.layers == GpuLayers::Auto { planner.settle_auto(choice, spec) } else { planner.check(choice, spec) }
 }
 
 impl<'a> Planner<'a> {
-    fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory) -> Self {
+    fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory, spec: &LoadSpec) -> Self {
         let mut system = sysinfo::System::new();
         system.refresh_memory();
         // In a container there may be less than the machine has. What it holds of files can be dropped.
         let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
-        Self { backend, path, inventory, cpu_free: system.available_memory().min(limit) }
+        let adapters = spec.adapters.iter().filter_map(|(path, _)| Some(path.metadata().ok()?.len()));
+        Self { backend, path, inventory, cpu_free: system.available_memory().min(limit), adapter_bytes: adapters.sum() }
     }
 
-    /// What does not fit by our own margin may still run; what is more than there is does not.
+    /// What does not fit by our own margin may still run; what is more than there is does not, where a backend counts its
+    /// memory to the end.
     fn check(&self, choice: &Choice, spec: &LoadSpec) -> Result<(), LoadError> {
         let laid = self.lay_out(&self.model(choice)?, choice, spec)?;
         let needs = needs(&laid.report, &|name| self.free(name));
         let short = needs.into_iter().find(|need| self.is_gpu(&need.usage.name) && need.needed_bytes > need.free_bytes);
-        short.map_or(Ok(()), |need| {
-            Err(PlacementError::TooLittleMemory {
-                device: need.usage.title(),
-                needed_mb: need.needed_bytes.div_ceil(1 << 20),
-                free_mb: need.free_bytes >> 20,
-            }
-            .into())
-        })
+        let Some(need) = short else { return Ok(()) };
+        let error = PlacementError::TooLittleMemory {
+            device: need.usage.title(),
+            needed_mb: need.needed_bytes.div_ceil(1 << 20),
+            free_mb: need.free_bytes >> 20,
+        };
+        if choice.devices.iter().all(|device| EXACT.contains(&device.backend.as_str())) && !may_overflow() {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "the load is tried");
+        Ok(())
     }
 
     fn settle_auto(&self, choice: &mut Choice, spec: &LoadSpec) -> Result<(), LoadError> {
@@ -139,7 +160,7 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let total = self.model(choice)?.n_layer_all();
-        let named = spec.placement.gpu_backend != GpuBackend::Auto || !spec.placement.devices.is_empty();
+        let named = spec.placement.asks_for_gpu();
         let found = match self.most_layers(choice, spec, total) {
             Err(LoadError::Placement(PlacementError::TooLarge(why))) if !named => {
                 *choice = Choice::cpu(format!("{}, but {why}", choice.why));
@@ -174,18 +195,18 @@ impl<'a> Planner<'a> {
                 Ok(laid) => Ok::<_, LoadError>(
                     needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)),
                 ),
-                // llama.cpp refuses some contexts that are too large.
-                Err(error) => {
+                Err(error @ LoadError::Placement(PlacementError::TooLarge(_))) => {
                     refusal = Some(error);
                     Ok(false)
                 }
+                Err(error) => Err(error),
             }
         };
         // Mostly all of them do.
         let found = if fits(total + 1)? { Some(total + 1) } else { largest(1, total, 1, fits)? };
         match refusal {
             // No layer beside the output, and not for want of memory alone.
-            Some(error @ LoadError::Placement(PlacementError::TooLarge(_))) if found.unwrap_or(0) <= 1 => Err(error),
+            Some(error) if found.unwrap_or(0) <= 1 => Err(error),
             _ => Ok(found),
         }
     }
@@ -261,6 +282,6 @@ impl<'a> Planner<'a> {
 
     fn free(&self, name: &str) -> u64 {
         let gpu = self.inventory.devices.iter().find(|device| device.name == name && device.is_gpu());
-        gpu.map_or(self.cpu_free, |device| device.memory_free_mb << 20)
+        gpu.map_or(self.cpu_free, |device| device.memory_free_mb << 20).saturating_sub(self.adapter_bytes)
     }
 }

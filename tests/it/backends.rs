@@ -66,7 +66,12 @@ fn a_gpu_with_too_little_memory_is_refused_and_auto_takes_what_fits() {
     for (name, registered_as, _) in BACKENDS {
         let Some(device) = first_gpu(registered_as) else { continue };
         let api = device["api"].as_str().unwrap_or_default();
-        assert!(["Vulkan 1.", "CUDA 1"].iter().any(|known| api.starts_with(known)), "{device}");
+        match *name {
+            "vulkan" => assert!(api.starts_with("Vulkan 1."), "{device}"),
+            "cuda" => assert!(api.starts_with("CUDA 1"), "{device}"),
+            // Their free memory is no limit, so they refuse nothing.
+            _ => continue,
+        }
         // Each token takes 23 KB in 30 layers: a tenth more than there is.
         let tokens = (device["memory_free_mb"].as_u64().unwrap() << 20) / (30 * 3 * 64 * 2 * 2) / 10 * 11;
         let context = tokens.to_string();
