@@ -23,6 +23,7 @@ cargo test --no-default-features --features stub
 step "tests"
 scripts/build.py -- cargo test --no-run --workspace
 cargo test --workspace
+step "other people's clients"; scripts/test_clients.sh
 step "errors of builds that cannot work"; scripts/test_build_errors.sh
 step "tests of the GPU backends"; scripts/test_backends.sh
 step "tests of both llama.cpp revisions"; scripts/test_revisions.sh

@@ -20,6 +20,19 @@ pub fn build_features() -> Vec<&'static str> {
     .collect()
 }
 
+/// Stands for what computes: version, llama.cpp's revision and what both were built for. The same seed gives the same text
+/// while it stays the same, on the same machine.
+#[must_use]
+pub fn fingerprint() -> String {
+    #[cfg(feature = "llama")]
+    let revision = crate::llama::revision();
+    #[cfg(not(feature = "llama"))]
+    let revision = "";
+    let facts =
+        [env!("CARGO_PKG_VERSION"), revision, env!("SHIMMY_BUILD_TARGET"), &build_features().join(",")].join(" ");
+    format!("fp_{:08x}", crc32fast::hash(facts.as_bytes()))
+}
+
 /// What `GET /diag` answers. Memory is in MB of 2^20 bytes.
 #[must_use]
 pub fn diagnostics() -> Value {

@@ -2,6 +2,7 @@
 
 pub mod dialect;
 pub mod ollama;
+pub mod openai;
 pub mod shimmy;
 
 use crate::runner::{Delta, RunnerError};
@@ -31,12 +32,49 @@ fn push_json(value: &impl serde::Serialize, out: &mut Vec<u8>) {
 #[error("bad request: {0}")]
 pub struct BadRequest(pub String);
 
+/// What kind of failure an answer is. Each dialect has its own word for it, and the server its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    BadRequest,
+    PromptTooLong,
+    ModelNotFound,
+    NoSuchPath,
+    WrongMethod,
+    BodyTooLarge,
+    /// Try again later.
+    Overloaded,
+    /// The model or what runs it failed.
+    ModelFailed,
+    Internal,
+}
+
 /// Reads a request type out of a body. An error names the field.
 fn from_value<T: serde::de::DeserializeOwned>(body: serde_json::Value) -> Result<T, BadRequest> {
-    serde_path_to_error::deserialize(body).map_err(|error| match error.path().to_string().as_str() {
-        "." => BadRequest(error.inner().to_string()),
-        path => BadRequest(format!("{path}: {}", error.inner())),
-    })
+    serde_path_to_error::deserialize(body).map_err(|error| wrong_field(&error.path().to_string(), error.inner()))
+}
+
+fn wrong_field(path: &str, error: &serde_json::Error) -> BadRequest {
+    BadRequest(if path == "." { error.to_string() } else { format!("{path}: {error}") })
+}
+
+/// As [`from_value`], with the paths of the fields that the type does not have.
+fn from_value_noting_ignored<T: serde::de::DeserializeOwned>(
+    body: serde_json::Value,
+) -> Result<(T, Vec<String>), BadRequest> {
+    let mut ignored = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(body, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| ignored.push(path.to_string()));
+    match read {
+        Ok(value) => Ok((value, ignored)),
+        Err(error) => Err(wrong_field(&track.path().to_string(), &error)),
+    }
+}
+
+/// Clients send any integer; the lower 32 bits tell seeds apart as well.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn seed(seed: i64) -> u32 {
+    seed as u32
 }
 
 /// `stop` may be one string or several.

@@ -5,14 +5,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::api::BadRequest;
+use crate::api::{BadRequest, ErrorKind, openai};
 use crate::registry::RegistryError;
 use crate::runner::RunnerError;
 
 /// An error that has not yet been answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
-    pub status: StatusCode,
+    pub kind: ErrorKind,
     pub message: String,
 }
 
@@ -20,49 +20,75 @@ pub(super) struct ApiError {
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 impl ApiError {
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.kind {
+            ErrorKind::BadRequest | ErrorKind::PromptTooLong => StatusCode::BAD_REQUEST,
+            ErrorKind::ModelNotFound | ErrorKind::NoSuchPath => StatusCode::NOT_FOUND,
+            ErrorKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::ModelFailed => StatusCode::BAD_GATEWAY,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn answer(&self, body: serde_json::Value) -> Response {
+        let mut response = (self.status(), Json(body)).into_response();
+        if self.kind == ErrorKind::Overloaded {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+
+    /// In the words of the dialect that a path belongs to.
+    pub fn answer_for(&self, path: &str) -> Response {
+        if path.starts_with("/v1/") {
+            self.answer(openai::error_body(self.kind, &self.message))
+        } else {
+            self.answer(json!({ "error": self.message }))
+        }
     }
 
     /// A task of ours died. Its panic is in the log.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; the server's log has the reason")
+        Self::new(ErrorKind::Internal, "internal error; the server's log has the reason")
     }
 }
 
 impl From<BadRequest> for ApiError {
     fn from(error: BadRequest) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+        Self::new(ErrorKind::BadRequest, error.to_string())
     }
 }
 
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
-        let status = match &error {
-            RegistryError::NotFound { .. } => StatusCode::NOT_FOUND,
-            RegistryError::Load { .. } => StatusCode::BAD_GATEWAY,
+        let kind = match &error {
+            RegistryError::NotFound { .. } => ErrorKind::ModelNotFound,
+            RegistryError::Load { .. } => ErrorKind::ModelFailed,
         };
-        Self::new(status, error.to_string())
+        Self::new(kind, error.to_string())
     }
 }
 
 impl From<RunnerError> for ApiError {
     fn from(error: RunnerError) -> Self {
-        let status = match &error {
-            RunnerError::BadRequest(_) | RunnerError::PromptTooLong { .. } => StatusCode::BAD_REQUEST,
-            RunnerError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
-            RunnerError::Failed(_) => StatusCode::BAD_GATEWAY,
+        let kind = match &error {
+            RunnerError::BadRequest(_) => ErrorKind::BadRequest,
+            RunnerError::PromptTooLong { .. } => ErrorKind::PromptTooLong,
+            RunnerError::Overloaded(_) => ErrorKind::Overloaded,
+            RunnerError::Failed(_) => ErrorKind::ModelFailed,
         };
-        Self::new(status, error.to_string())
+        Self::new(kind, error.to_string())
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        response
+        self.answer(json!({ "error": self.message }))
     }
 }

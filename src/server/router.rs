@@ -1,15 +1,16 @@
 //! Paths to handlers.
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
-use super::routes::{diag, generate, health, metrics, models, socket};
+use super::routes::{diag, generate, health, metrics, models, openai, socket};
 use super::state::AppState;
+use crate::api::ErrorKind;
 
 pub(super) fn router(state: AppState) -> Router {
     Router::new()
@@ -19,6 +20,9 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/health", get(health::health))
         .route("/diag", get(diag::diag))
         .route("/metrics", get(metrics::metrics))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
         .route("/api/models", get(models::list))
         .route("/api/models/{name}/load", post(models::load))
         .route("/api/models/{name}/unload", post(models::unload))
@@ -30,12 +34,13 @@ pub(super) fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-async fn not_found(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, format!("no such path: {}", uri.path()))
+async fn not_found(uri: Uri) -> Response {
+    ApiError::new(ErrorKind::NoSuchPath, format!("no such path: {}", uri.path())).answer_for(uri.path())
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let message = format!("{} does not take {method}", uri.path());
+    ApiError::new(ErrorKind::WrongMethod, message).answer_for(uri.path())
 }
 
 async fn log_request(request: axum::extract::Request, next: middleware::Next) -> Response {

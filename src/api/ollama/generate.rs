@@ -90,10 +90,7 @@ impl GenerateRequest {
         top.repeat_penalty = options.repeat_penalty.or(top.repeat_penalty);
         top.frequency_penalty = options.frequency_penalty.or(top.frequency_penalty);
         top.presence_penalty = options.presence_penalty.or(top.presence_penalty);
-        // Ollama takes any integer; the lower 32 bits tell seeds apart as well.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let seed = options.seed.map(|seed| seed as u32);
-        top.seed = seed.or(top.seed);
+        top.seed = options.seed.map(crate::api::seed).or(top.seed);
         top.stop = options.stop.or(top.stop);
         top.into_spec()
     }

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use crate::api::dialect::{self, Dialect};
-use crate::api::{ollama, shimmy};
+use crate::api::{ErrorKind, ollama, shimmy};
 use crate::registry::{Registry, RegistryError};
 use crate::runner::{DeltaStream, GenerateSpec, RunnerError};
 use crate::server::error::ApiError;
@@ -102,7 +102,7 @@ impl From<NotStarted> for ApiError {
 /// Loads the model where need be, renders and tokenises the prompt, and queues it, off the async threads.
 pub(super) async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, NotStarted> {
     if state.is_draining() {
-        let draining = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
+        let draining = ApiError::new(ErrorKind::Overloaded, "the server is shutting down");
         return Err(NotStarted::Server(draining));
     }
     let registry = Arc::clone(&state.registry);

@@ -5,4 +5,5 @@ pub(super) mod generate;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod models;
+pub(super) mod openai;
 pub(super) mod socket;

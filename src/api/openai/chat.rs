@@ -1,0 +1,236 @@
+//! The request body of `POST /v1/chat/completions`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::{BadRequest, StopList};
+use crate::chat::{Message, Role};
+use crate::engine::{Priority, SamplingParams};
+use crate::runner::{GenerateSpec, Input};
+
+/// Fields that are absent take the defaults of [`SamplingParams`].
+#[derive(Clone, Debug, Deserialize)]
+struct Fields {
+    model: String,
+    messages: Vec<Turn>,
+    #[serde(default)]
+    stream: bool,
+    stream_options: Option<StreamOptions>,
+    /// The older name of the next one.
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    frequency_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    seed: Option<i64>,
+    stop: Option<StopList>,
+    // Not OpenAI's, but understood by most local servers.
+    top_k: Option<u32>,
+    min_p: Option<f32>,
+    repeat_penalty: Option<f32>,
+    #[serde(default)]
+    ignore_eos: bool,
+    #[serde(default)]
+    priority: Priority,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Turn {
+    role: TurnRole,
+    content: Option<Content>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TurnRole {
+    System,
+    /// What newer models call the system's turn.
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Value>),
+}
+
+/// A request, and what of it has no effect here.
+#[derive(Clone, Debug)]
+pub struct ChatRequest {
+    fields: Fields,
+    /// Paths of the fields that are passed over, e.g. `user`, `messages.0.name`.
+    pub ignored: Vec<String>,
+}
+
+/// Whether a value of a field asks for nothing.
+type AsksForNothing = fn(&Value) -> bool;
+
+/// Fields whose meaning would be lost if we passed over them.
+const NOT_SERVED: &[(&str, AsksForNothing)] = &[
+    ("n", |value| value == 1),
+    ("tools", is_empty),
+    ("functions", is_empty),
+    ("tool_choice", |value| value == "none" || value == "auto"),
+    ("function_call", |value| value == "none" || value == "auto"),
+    ("parallel_tool_calls", Value::is_boolean),
+    ("response_format", |value| value["type"] == "text"),
+    ("logprobs", |value| value == false),
+    ("top_logprobs", |value| value == 0),
+    ("logit_bias", is_empty),
+    ("modalities", |value| *value == serde_json::json!(["text"])),
+    ("audio", |_| false),
+    ("grammar", is_empty),
+    ("chat_template_kwargs", is_empty),
+];
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+impl ChatRequest {
+    /// # Errors
+    /// The first field that is missing, of a wrong type, or asks for what is not served.
+    pub fn from_value(body: Value) -> Result<Self, BadRequest> {
+        for (field, asks_for_nothing) in NOT_SERVED {
+            if body.get(*field).is_some_and(|value| !value.is_null() && !asks_for_nothing(value)) {
+                return Err(BadRequest(format!("`{field}` is not served by this version")));
+            }
+        }
+        let (fields, mut ignored) = crate::api::from_value_noting_ignored::<Fields>(body)?;
+        ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
+        if fields.messages.is_empty() {
+            return Err(BadRequest("`messages` is empty".into()));
+        }
+        if let Some(path) = ignored.iter().find(|path| path.ends_with(".tool_calls")) {
+            return Err(BadRequest(format!("`{path}` is not served by this version")));
+        }
+        Ok(Self { fields, ignored })
+    }
+
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        self.fields.stream
+    }
+
+    #[must_use]
+    pub fn includes_usage(&self) -> bool {
+        self.fields.stream_options.is_some_and(|options| options.include_usage)
+    }
+
+    /// # Errors
+    /// What is out of range, or is no text.
+    pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
+        let fields = self.fields;
+        let defaults = SamplingParams::default();
+        let sampling = SamplingParams {
+            temperature: fields.temperature.unwrap_or(defaults.temperature),
+            top_k: fields.top_k.unwrap_or(defaults.top_k),
+            top_p: fields.top_p.unwrap_or(defaults.top_p),
+            min_p: fields.min_p.unwrap_or(defaults.min_p),
+            repeat_penalty: fields.repeat_penalty.unwrap_or(defaults.repeat_penalty),
+            frequency_penalty: fields.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            presence_penalty: fields.presence_penalty.unwrap_or(defaults.presence_penalty),
+            seed: fields.seed.map(crate::api::seed),
+            ignore_eos: fields.ignore_eos,
+            ..defaults
+        };
+        sampling.validate().map_err(BadRequest)?;
+        let messages = fields.messages.into_iter().enumerate().map(|(index, turn)| turn.into_message(index));
+        Ok(GenerateSpec {
+            model: fields.model,
+            input: Input::Messages(messages.collect::<Result<_, _>>()?),
+            sampling,
+            max_tokens: fields.max_completion_tokens.or(fields.max_tokens),
+            stop: fields.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
+            priority: fields.priority,
+        })
+    }
+}
+
+impl Turn {
+    fn into_message(self, index: usize) -> Result<Message, BadRequest> {
+        let role = match self.role {
+            TurnRole::System | TurnRole::Developer => Role::System,
+            TurnRole::User => Role::User,
+            TurnRole::Assistant => Role::Assistant,
+            TurnRole::Tool => Role::Tool,
+        };
+        let content = match self.content {
+            None if role == Role::Assistant => String::new(),
+            None => return Err(BadRequest(format!("messages[{index}].content is missing"))),
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) => {
+                let texts: Result<Vec<&str>, _> =
+                    parts.iter().enumerate().map(|(part, value)| text_of(value, index, part)).collect();
+                texts?.join("\n")
+            }
+        };
+        Ok(Message::new(role, content))
+    }
+}
+
+fn text_of(part: &Value, message: usize, index: usize) -> Result<&str, BadRequest> {
+    let at = || format!("messages[{message}].content[{index}]");
+    match part["type"].as_str() {
+        Some("text") => part["text"].as_str().ok_or_else(|| BadRequest(format!("{}.text is missing", at()))),
+        Some(other) => Err(BadRequest(format!("{}: parts of type {other:?} are not served by this version", at()))),
+        None => Err(BadRequest(format!("{}.type is missing", at()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::ChatRequest;
+    use crate::chat::{Message, Role};
+    use crate::runner::Input;
+
+    #[test]
+    fn what_has_no_effect_is_listed_and_what_would_be_missed_is_refused() {
+        let body = json!({
+            "model": "m", "user": "me", "n": 1, "tools": [], "tool_choice": "none", "logprobs": null,
+            "response_format": { "type": "text" }, "max_tokens": 5, "max_completion_tokens": 7, "seed": -1,
+            "messages": [
+                { "role": "developer", "content": "be brief" },
+                { "role": "user", "name": "Ada", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
+            ],
+        });
+        let request = ChatRequest::from_value(body.clone()).expect("it is served");
+        assert_eq!(request.ignored, ["user", "messages.1.name"]);
+        let spec = request.into_spec().expect("it is in range");
+        assert_eq!((spec.max_tokens, spec.sampling.seed), (Some(7), Some(u32::MAX)));
+        let expected = vec![Message::new(Role::System, "be brief"), Message::new(Role::User, "a\nb")];
+        assert_eq!(spec.input, Input::Messages(expected));
+
+        let refused = |field: &str, value: serde_json::Value| {
+            let mut body = body.clone();
+            body[field] = value;
+            ChatRequest::from_value(body).and_then(ChatRequest::into_spec).expect_err("it would be missed").0
+        };
+        assert_eq!(refused("n", json!(2)), "`n` is not served by this version");
+        assert_eq!(refused("tools", json!([{}])), "`tools` is not served by this version");
+        assert_eq!(refused("messages", json!([])), "`messages` is empty");
+        let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }]);
+        assert!(refused("messages", image).starts_with("messages[0].content[0]: parts of type \"image_url\""));
+        let call = json!([{ "role": "assistant", "content": null, "tool_calls": [] }]);
+        assert_eq!(refused("messages", call), "`messages.0.tool_calls` is not served by this version");
+        assert!(refused("temperature", json!("hot")).starts_with("temperature: "));
+    }
+}
