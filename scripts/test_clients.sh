@@ -1,21 +1,20 @@
 #!/bin/bash
-# Drives the server with other people's clients, in the versions that are written here.
+# Drives the server with other people's clients, in the versions of tests/clients/requirements.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy"
-# Prints a directory that holds a package of the Python registry and what it needs.
-package() {
-    local dir="$cache/clients/$1"
-    if [ ! -e "$dir/complete" ]; then
-        rm -rf "$dir"
-        PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --disable-pip-version-check --target "$dir" "$1" >&2
-        touch "$dir/complete"
-    fi
-    echo "$dir"
-}
+# Compiled parts are for one Python on one kind of machine.
+python=$(python3 -c 'import platform, sys; print(sys.implementation.cache_tag, platform.machine(), sep="-")')
+packages="$cache/clients/$python-$(cksum <tests/clients/requirements.txt | cut -d ' ' -f 1)"
+if [ ! -d "$packages" ]; then
+    rm -rf "$packages.part"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --disable-pip-version-check --target "$packages.part" \
+        -r tests/clients/requirements.txt
+    mv "$packages.part" "$packages"
+fi
 
 scripts/build.py -- cargo build
-shimmy="${CARGO_TARGET_DIR:-target}/debug/shimmy"
-openai=$(package openai==3.57.0)
-PYTHONPATH="$openai" python3 tests/clients/openai_chat.py "$shimmy" "$cache/models/smollm2-135m-instruct.q4_1.gguf"
+# The server is on this machine, whatever way leads out of it.
+export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 PYTHONPATH="$packages"
+python3 tests/clients/openai_chat.py "${CARGO_TARGET_DIR:-target}/debug/shimmy" "$cache/models/smollm2-135m-instruct.q4_1.gguf"

@@ -20,8 +20,8 @@ pub fn build_features() -> Vec<&'static str> {
     .collect()
 }
 
-/// Stands for what computes: version, llama.cpp's revision and what both were built for. The same seed gives the same text
-/// while it stays the same, on the same machine.
+/// Stands for the program: its version, llama.cpp's revision and what both were built for. Where it changes, the same seed may
+/// give another text.
 #[must_use]
 pub fn fingerprint() -> String {
     #[cfg(feature = "llama")]

@@ -64,7 +64,8 @@ fn from_value_noting_ignored<T: serde::de::DeserializeOwned>(
     let mut ignored = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(body, &mut track);
-    let read = serde_ignored::deserialize(tracked, |path| ignored.push(path.to_string()));
+    // An optional field is a step of its own there, with this name.
+    let read = serde_ignored::deserialize(tracked, |path| ignored.push(path.to_string().replace(".?", "")));
     match read {
         Ok(value) => Ok((value, ignored)),
         Err(error) => Err(wrong_field(&track.path().to_string(), &error)),

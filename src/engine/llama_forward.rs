@@ -150,7 +150,8 @@ impl Forward for LlamaForward {
             repeat_penalty: params.repeat_penalty,
             frequency_penalty: params.frequency_penalty,
             presence_penalty: params.presence_penalty,
-            seed,
+            // llama.cpp takes the largest number for "draw one".
+            seed: seed.min(u32::MAX - 1),
             ignore_end: params.ignore_eos,
         };
         let mut sampler = Sampler::new(&self.vocab, &config).map_err(text)?;

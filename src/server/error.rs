@@ -47,7 +47,12 @@ impl ApiError {
     /// In the words of the dialect that a path belongs to.
     pub fn answer_for(&self, path: &str) -> Response {
         if path.starts_with("/v1/") {
-            self.answer(openai::error_body(self.kind, &self.message))
+            let mut response = self.answer(openai::error_body(self.kind, &self.message));
+            if self.kind == ErrorKind::ModelFailed {
+                // OpenAI's clients repeat what failed in a server; a model that does not load would be loaded again.
+                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            response
         } else {
             self.answer(json!({ "error": self.message }))
         }

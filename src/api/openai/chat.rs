@@ -45,6 +45,11 @@ struct StreamOptions {
 struct Turn {
     role: TurnRole,
     content: Option<Content>,
+    // What an answer can hold beside its text; an answer comes back as a turn.
+    #[serde(default)]
+    tool_calls: Vec<Value>,
+    function_call: Option<Value>,
+    audio: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -90,8 +95,18 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
     ("logit_bias", is_empty),
     ("modalities", |value| *value == serde_json::json!(["text"])),
     ("audio", |_| false),
+    ("web_search_options", |_| false),
+    // Those of other local servers.
     ("grammar", is_empty),
+    ("json_schema", is_empty),
+    ("guided_json", is_empty),
+    ("guided_regex", is_empty),
+    ("guided_choice", is_empty),
+    ("guided_grammar", is_empty),
+    ("structured_outputs", is_empty),
     ("chat_template_kwargs", is_empty),
+    ("continue_final_message", |value| value == false),
+    ("add_generation_prompt", |value| value == true),
 ];
 
 fn is_empty(value: &Value) -> bool {
@@ -103,12 +118,25 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// A field that is null is a field that is absent.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
 impl ChatRequest {
     /// # Errors
     /// The first field that is missing, of a wrong type, or asks for what is not served.
-    pub fn from_value(body: Value) -> Result<Self, BadRequest> {
+    pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
+        drop_nulls(&mut body);
         for (field, asks_for_nothing) in NOT_SERVED {
-            if body.get(*field).is_some_and(|value| !value.is_null() && !asks_for_nothing(value)) {
+            if body.get(*field).is_some_and(|value| !asks_for_nothing(value)) {
                 return Err(BadRequest(format!("`{field}` is not served by this version")));
             }
         }
@@ -116,9 +144,6 @@ impl ChatRequest {
         ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
         if fields.messages.is_empty() {
             return Err(BadRequest("`messages` is empty".into()));
-        }
-        if let Some(path) = ignored.iter().find(|path| path.ends_with(".tool_calls")) {
-            return Err(BadRequest(format!("`{path}` is not served by this version")));
         }
         Ok(Self { fields, ignored })
     }
@@ -171,10 +196,17 @@ impl Turn {
             TurnRole::Assistant => Role::Assistant,
             TurnRole::Tool => Role::Tool,
         };
+        let calls = (!self.tool_calls.is_empty()).then_some("tool_calls");
+        let other = calls.or(self.function_call.and(Some("function_call"))).or(self.audio.and(Some("audio")));
+        if let Some(field) = other {
+            return Err(BadRequest(format!("`messages[{index}].{field}` is not served by this version")));
+        }
         let content = match self.content {
-            None if role == Role::Assistant => String::new(),
             None => return Err(BadRequest(format!("messages[{index}].content is missing"))),
             Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) if parts.is_empty() => {
+                return Err(BadRequest(format!("messages[{index}].content is empty")));
+            }
             Some(Content::Parts(parts)) => {
                 let texts: Result<Vec<&str>, _> =
                     parts.iter().enumerate().map(|(part, value)| text_of(value, index, part)).collect();
@@ -188,7 +220,10 @@ impl Turn {
 fn text_of(part: &Value, message: usize, index: usize) -> Result<&str, BadRequest> {
     let at = || format!("messages[{message}].content[{index}]");
     match part["type"].as_str() {
-        Some("text") => part["text"].as_str().ok_or_else(|| BadRequest(format!("{}.text is missing", at()))),
+        // An answer of OpenAI's may come back as a refusal.
+        Some(kind @ ("text" | "refusal")) => {
+            part[kind].as_str().ok_or_else(|| BadRequest(format!("{}.{kind} is missing", at())))
+        }
         Some(other) => Err(BadRequest(format!("{}: parts of type {other:?} are not served by this version", at()))),
         None => Err(BadRequest(format!("{}.type is missing", at()))),
     }
@@ -201,6 +236,26 @@ mod tests {
     use super::ChatRequest;
     use crate::chat::{Message, Role};
     use crate::runner::Input;
+
+    /// Clients send what they have no value for as null, and an answer back as it came.
+    #[test]
+    fn nulls_are_absent_fields() {
+        let body = json!({
+            "model": "m", "stream": null, "stream_options": { "include_usage": null }, "ignore_eos": null, "priority": null,
+            "seed": null, "stop": null, "tools": null, "user": null,
+            "messages": [
+                { "role": "user", "content": "a" },
+                { "role": "assistant", "content": "b", "refusal": null, "audio": null, "function_call": null, "tool_calls": null },
+                { "role": "assistant", "content": [{ "type": "refusal", "refusal": "c" }], "tool_calls": [] },
+            ],
+        });
+        let request = ChatRequest::from_value(body).expect("it is served");
+        assert_eq!(request.ignored, [""; 0]);
+        assert!(!request.streams());
+        let spec = request.into_spec().expect("it is in range");
+        let Input::Messages(messages) = spec.input else { panic!("messages") };
+        assert_eq!(messages[2], Message::new(Role::Assistant, "c"));
+    }
 
     #[test]
     fn what_has_no_effect_is_listed_and_what_would_be_missed_is_refused() {
@@ -229,8 +284,14 @@ mod tests {
         assert_eq!(refused("messages", json!([])), "`messages` is empty");
         let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }]);
         assert!(refused("messages", image).starts_with("messages[0].content[0]: parts of type \"image_url\""));
-        let call = json!([{ "role": "assistant", "content": null, "tool_calls": [] }]);
-        assert_eq!(refused("messages", call), "`messages.0.tool_calls` is not served by this version");
+        let call = json!([{ "role": "assistant", "tool_calls": [{ "id": "1" }] }]);
+        assert_eq!(refused("messages", call), "`messages[0].tool_calls` is not served by this version");
+        assert_eq!(
+            refused("messages", json!([{ "role": "assistant", "content": null }])),
+            "messages[0].content is missing"
+        );
+        let empty = json!([{ "role": "user", "content": [] }]);
+        assert_eq!(refused("messages", empty), "messages[0].content is empty");
         assert!(refused("temperature", json!("hot")).starts_with("temperature: "));
     }
 }

@@ -20,7 +20,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// `fingerprint` stands for the program that computes: the same seed gives the same text while it stays the same.
+    /// `fingerprint` stands for the program that computes.
     #[must_use]
     pub fn new(model: String, fingerprint: String) -> Self {
         let id: String = std::iter::repeat_with(fastrand::alphanumeric).take(29).collect();

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
 use super::generate::{Started, blocking, start};
+use crate::api::ErrorKind;
 use crate::api::openai::{self, ChatEncoder, ChatRequest, Head};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
@@ -64,8 +66,9 @@ pub(in crate::server) async fn models(State(state): State<AppState>) -> Json<ser
 
 pub(in crate::server) async fn model(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
+    let Path(id) = id.map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
     let registry = Arc::clone(&state.registry);
     let status = blocking(move || registry.status(&id).map_err(ApiError::from)).await?;
     Ok(Json(openai::model(&status)))
@@ -75,9 +78,17 @@ fn ignored_header(paths: &[String]) -> Option<HeaderValue> {
     if paths.is_empty() {
         return None;
     }
-    let list = paths.join(", ");
-    tracing::debug!(fields = list, "fields that have no effect");
-    // The client chose the names; what a header cannot hold is left out.
-    let visible: String = list.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(IGNORED_BYTES).collect();
-    HeaderValue::from_str(&visible).ok()
+    tracing::debug!(fields = paths.join(", "), "fields that have no effect");
+    let mut list = String::new();
+    for (index, path) in paths.iter().enumerate() {
+        // The client chose the names.
+        let name: String = path.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+        if list.len() + name.len() > IGNORED_BYTES {
+            list.push_str(&format!(", and {} more", paths.len() - index));
+            break;
+        }
+        list.push_str(if list.is_empty() { "" } else { ", " });
+        list.push_str(&name);
+    }
+    HeaderValue::from_str(&list).ok()
 }
