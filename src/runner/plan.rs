@@ -159,14 +159,13 @@ impl<'a> Planner<'a> {
         if choice.layers != GpuLayers::Auto {
             return Ok(());
         }
-        let total = self.model(choice)?.n_layer_all();
         let named = spec.placement.asks_for_gpu();
-        let found = match self.most_layers(choice, spec, total) {
+        let (found, total) = match self.most_layers(choice, spec) {
             Err(LoadError::Placement(PlacementError::TooLarge(why))) if !named => {
                 *choice = Choice::cpu(format!("{}, but {why}", choice.why));
                 return Ok(());
             }
-            found => found?.unwrap_or(0),
+            found => found?,
         };
         // The output counts as one; alone on a GPU it is worth nothing.
         if found <= 1 {
@@ -185,29 +184,37 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The most layers that fit, the output counted as one.
-    fn most_layers(&self, choice: &Choice, spec: &LoadSpec, total: u32) -> Result<Option<u32>, LoadError> {
+    /// The most layers that fit, with the output counted as one, and how many there are without it.
+    fn most_layers(&self, choice: &Choice, spec: &LoadSpec) -> Result<(u32, u32), LoadError> {
         let mut refusal = None;
-        let mut fits = |n| {
-            let choice = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
-            match self.lay_out(&self.model(&choice)?, &choice, spec) {
-                // What is left for the CPU has to find room there anyway.
-                Ok(laid) => Ok::<_, LoadError>(
-                    needs(&laid.report, &|name| self.free(name)).iter().all(|d| d.fits || !self.is_gpu(&d.usage.name)),
-                ),
-                Err(error @ LoadError::Placement(PlacementError::TooLarge(_))) => {
-                    refusal = Some(error);
-                    Ok(false)
-                }
-                Err(error) => Err(error),
+        let mut fits = |model: &Model, choice: &Choice| match self.lay_out(model, choice, spec) {
+            // What is left for the CPU has to find room there anyway.
+            Ok(laid) => Ok(needs(&laid.report, &|name| self.free(name))
+                .iter()
+                .all(|device| device.fits || !self.is_gpu(&device.usage.name))),
+            Err(error @ LoadError::Placement(PlacementError::TooLarge(_))) => {
+                refusal = Some(error);
+                Ok(false)
             }
+            Err(error) => Err(error),
         };
         // Mostly all of them do.
-        let found = if fits(total + 1)? { Some(total + 1) } else { largest(1, total, 1, fits)? };
+        let all = Choice { layers: GpuLayers::All, ..choice.clone() };
+        let model = self.model(&all)?;
+        let total = model.n_layer_all();
+        if fits(&model, &all)? {
+            return Ok((total + 1, total));
+        }
+        drop(model);
+        let found = largest(1, total, 1, |n| {
+            let some = Choice { layers: GpuLayers::Count(n), ..choice.clone() };
+            fits(&self.model(&some)?, &some)
+        })?;
+        let found = found.unwrap_or(0);
         match refusal {
             // No layer beside the output, and not for want of memory alone.
-            Some(error) if found.unwrap_or(0) <= 1 => Err(error),
-            _ => Ok(found),
+            Some(error) if found <= 1 => Err(error),
+            _ => Ok((found, total)),
         }
     }
 
@@ -265,7 +272,8 @@ impl<'a> Planner<'a> {
         }
         let total = model.n_layer_all();
         if gpu_layers > 0
-            && let Ok(Some(n)) = self.most_layers(choice, spec, total)
+            && let Ok((n, _)) = self.most_layers(choice, spec)
+            && n > 0
             && self.fits_with(&Choice { layers: GpuLayers::Count(n), ..choice.clone() }, spec)?
         {
             found.push(Alternative {

@@ -88,6 +88,7 @@ fn openai_cases() -> Vec<Case> {
             None,
             &Value::Null,
         ),
+        case("openai_model_not_utf8", "GET", "/v1/models/%FF", None, &Value::Null),
         case("openai_model_unknown", "GET", "/v1/models/org/nothing", None, &Value::Null),
     ]
 }

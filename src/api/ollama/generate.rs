@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::shimmy::GenerateRequest as TopLevel;
-use crate::api::{BadRequest, StopList};
+use crate::api::{BadRequest, StopList, is_empty};
 use crate::runner::GenerateSpec;
 
 /// Ollama keeps the sampling parameters in `options`. Those of shimmy's own dialect at the top level count too,
@@ -93,14 +93,5 @@ impl GenerateRequest {
         top.seed = options.seed.map(crate::api::seed).or(top.seed);
         top.stop = options.stop.or(top.stop);
         top.into_spec()
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
     }
 }

@@ -3,12 +3,13 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{BadRequest, StopList};
+use crate::api::shimmy::{GenerateRequest, StreamOptions};
+use crate::api::{BadRequest, StopList, is_empty};
 use crate::chat::{Message, Role};
-use crate::engine::{Priority, SamplingParams};
-use crate::runner::{GenerateSpec, Input};
+use crate::engine::Priority;
+use crate::runner::GenerateSpec;
 
-/// Fields that are absent take the defaults of [`SamplingParams`].
+/// What is absent takes the defaults of shimmy's own dialect.
 #[derive(Clone, Debug, Deserialize)]
 struct Fields {
     model: String,
@@ -33,12 +34,6 @@ struct Fields {
     ignore_eos: bool,
     #[serde(default)]
     priority: Priority,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -92,7 +87,7 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
     ("response_format", |value| value["type"] == "text"),
     ("logprobs", |value| value == false),
     ("top_logprobs", |value| value == 0),
-    ("logit_bias", is_empty),
+    ("logit_bias", has_no_fields),
     ("modalities", |value| *value == serde_json::json!(["text"])),
     ("audio", |_| false),
     ("web_search_options", |_| false),
@@ -104,18 +99,13 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
     ("guided_choice", is_empty),
     ("guided_grammar", is_empty),
     ("structured_outputs", is_empty),
-    ("chat_template_kwargs", is_empty),
+    ("chat_template_kwargs", has_no_fields),
     ("continue_final_message", |value| value == false),
     ("add_generation_prompt", |value| value == true),
 ];
 
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::String(text) => text.is_empty(),
-        _ => false,
-    }
+fn has_no_fields(value: &Value) -> bool {
+    value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 /// A field that is null is a field that is absent.
@@ -142,9 +132,6 @@ impl ChatRequest {
         }
         let (fields, mut ignored) = crate::api::from_value_noting_ignored::<Fields>(body)?;
         ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
-        if fields.messages.is_empty() {
-            return Err(BadRequest("`messages` is empty".into()));
-        }
         Ok(Self { fields, ignored })
     }
 
@@ -162,29 +149,25 @@ impl ChatRequest {
     /// What is out of range, or is no text.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
         let fields = self.fields;
-        let defaults = SamplingParams::default();
-        let sampling = SamplingParams {
-            temperature: fields.temperature.unwrap_or(defaults.temperature),
-            top_k: fields.top_k.unwrap_or(defaults.top_k),
-            top_p: fields.top_p.unwrap_or(defaults.top_p),
-            min_p: fields.min_p.unwrap_or(defaults.min_p),
-            repeat_penalty: fields.repeat_penalty.unwrap_or(defaults.repeat_penalty),
-            frequency_penalty: fields.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            presence_penalty: fields.presence_penalty.unwrap_or(defaults.presence_penalty),
-            seed: fields.seed.map(crate::api::seed),
-            ignore_eos: fields.ignore_eos,
-            ..defaults
-        };
-        sampling.validate().map_err(BadRequest)?;
         let messages = fields.messages.into_iter().enumerate().map(|(index, turn)| turn.into_message(index));
-        Ok(GenerateSpec {
+        let request = GenerateRequest {
             model: fields.model,
-            input: Input::Messages(messages.collect::<Result<_, _>>()?),
-            sampling,
+            messages: Some(messages.collect::<Result<_, _>>()?),
             max_tokens: fields.max_completion_tokens.or(fields.max_tokens),
-            stop: fields.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
+            temperature: fields.temperature,
+            top_k: fields.top_k,
+            top_p: fields.top_p,
+            min_p: fields.min_p,
+            repeat_penalty: fields.repeat_penalty,
+            frequency_penalty: fields.frequency_penalty,
+            presence_penalty: fields.presence_penalty,
+            seed: fields.seed.map(crate::api::seed),
+            stop: fields.stop,
             priority: fields.priority,
-        })
+            ignore_eos: fields.ignore_eos,
+            ..GenerateRequest::default()
+        };
+        request.into_spec()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::{Priority, SamplingParams};
 use crate::runner::{GenerateSpec, Input};
 
 /// Fields that are absent take the defaults of [`SamplingParams`]. Unknown fields are passed over.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct GenerateRequest {
     pub model: String,
     pub prompt: Option<String>,

@@ -5,5 +5,5 @@ mod generate;
 mod socket;
 
 pub use encode::SseEncoder;
-pub use generate::GenerateRequest;
+pub use generate::{GenerateRequest, StreamOptions};
 pub use socket::{ControlFrame, error_frame, final_frame};
