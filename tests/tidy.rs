@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// Layers from left to right; each may use those before its own number, and itself.
 const LAYERS: &[(&str, u32)] = &[
     ("gguf", 1),
+    ("constrain", 1),
     ("llama", 2),
     ("placement", 3),
     ("engine", 4),

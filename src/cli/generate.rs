@@ -92,6 +92,8 @@ pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
                 out.flush()?;
             }
             Ok(Delta::Done(done)) => summary = Some(done),
+            // Its answer is all text.
+            Ok(Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_)) => {}
             Err(error) => {
                 // What was written so far ends in a line of its own.
                 writeln!(out)?;
@@ -160,8 +162,6 @@ fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
         Input::Messages(system.into_iter().chain([Message::new(Role::User, prompt)]).collect())
     };
     GenerateSpec {
-        model: String::new(),
-        input,
         sampling: SamplingParams {
             temperature: args.temperature.unwrap_or(defaults.temperature),
             top_k: args.top_k.unwrap_or(defaults.top_k),
@@ -178,5 +178,6 @@ fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
         max_tokens: args.max_tokens,
         stop: args.stop.clone(),
         priority: Priority::Interactive,
+        ..GenerateSpec::new("", input)
     }
 }

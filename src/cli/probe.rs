@@ -44,12 +44,10 @@ fn probe(args: &ProbeArgs, config: &Config) -> anyhow::Result<Value> {
 
     let start = Instant::now();
     let spec = GenerateSpec {
-        model: name.clone(),
-        input: Input::Raw("Hello".into()),
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_tokens: Some(1),
-        stop: Vec::new(),
         priority: Priority::Interactive,
+        ..GenerateSpec::new(name.clone(), Input::Raw("Hello".into()))
     };
     for delta in lease.runner().generate(&spec)? {
         if let Delta::Done(summary) = delta? {

@@ -52,6 +52,16 @@ pub struct Summary {
     pub timings: Timings,
 }
 
+/// How likely a token was, among all that the model knows, before anything is sorted out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// What it stands for; not always whole characters.
+    pub bytes: Vec<u8>,
+    pub logprob: f32,
+    /// The most likely ones in its place, the first of them first.
+    pub top: Vec<(Vec<u8>, f32)>,
+}
+
 /// One step of a generation, as it crosses to the runner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,6 +69,8 @@ pub enum Event {
     /// Text that is ready to show. Always whole characters, never part of a stop string.
     Token {
         text: SmolStr,
+        /// Of the tokens that the text is made of, where they were asked for.
+        logprobs: Vec<TokenLogprob>,
     },
     Done(Summary),
     Error(EngineError),

@@ -36,7 +36,7 @@ pub use command::Measure;
 pub use control::Control;
 pub use detokenizer::Detokenizer;
 pub use error::EngineError;
-pub use event::{Event, FinishReason, Summary, Timings, Usage};
+pub use event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 pub use forward::TokenId;
 pub use handle::{EngineConfig, EngineHandle, Job};
 pub use lookup::guess;

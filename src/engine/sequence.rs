@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::detokenizer::Detokenizer;
-use super::event::{Event, FinishReason, Summary, Timings, Usage};
+use super::event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 use super::forward::{Forward, TokenId};
 use super::handle::Ticket;
 use super::request::{Request, random_seed};
@@ -41,6 +41,8 @@ pub(super) struct Sequence {
     /// Text of the step under way. Kept to reuse its memory.
     fresh: String,
     shown: String,
+    /// Of the tokens whose text is not out yet.
+    pub logprobs: Vec<TokenLogprob>,
 }
 
 /// When the phases of one generation ended.
@@ -90,6 +92,7 @@ impl Sequence {
             stop: StopMatcher::new(request.stop),
             fresh: String::new(),
             shown: String::new(),
+            logprobs: Vec::new(),
         };
         Ok((sequence, sampler))
     }
@@ -161,7 +164,8 @@ impl Sequence {
 
     fn emit(&mut self) {
         if !self.shown.is_empty() {
-            self.events.send(Event::Token { text: self.shown.as_str().into() });
+            let logprobs = std::mem::take(&mut self.logprobs);
+            self.events.send(Event::Token { text: self.shown.as_str().into(), logprobs });
             self.shown.clear();
         }
     }

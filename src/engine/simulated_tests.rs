@@ -177,7 +177,7 @@ impl Client {
         let Some(stream) = &mut self.stream else { return };
         while let Some(event) = stream.try_next() {
             match event.expect("the simulation never fails") {
-                Event::Token { text } => self.text.push_str(&text),
+                Event::Token { text, .. } => self.text.push_str(&text),
                 Event::Done(summary) => self.end = Some(summary.reason),
                 Event::Error(error) => panic!("{error}"),
             }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::control::{Control, OnSignal};
 use super::error::EngineError;
-use super::event::Event;
+use super::event::{Event, TokenLogprob};
 
 /// What an event takes beside its text.
 const EVENT_BYTES: usize = size_of::<Event>();
@@ -41,7 +41,10 @@ pub(super) fn channel(on_signal: Option<OnSignal>) -> (EventSender, EventStream)
 
 fn weight(event: &Event) -> usize {
     match event {
-        Event::Token { text } => EVENT_BYTES + text.len(),
+        Event::Token { text, logprobs } => {
+            let tokens = logprobs.iter().map(|token| size_of::<TokenLogprob>() * (1 + token.top.len())).sum::<usize>();
+            EVENT_BYTES + text.len() + tokens
+        }
         Event::Done(_) | Event::Error(_) => EVENT_BYTES,
     }
 }

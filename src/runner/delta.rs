@@ -1,5 +1,7 @@
 //! What a generation adds, step by step.
 
+use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -7,7 +9,8 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::engine::{Control, EngineError, Event, EventStream, Summary};
+use crate::chat::ToolCall;
+use crate::engine::{Control, EngineError, Event, EventStream, FinishReason, Summary, TokenLogprob};
 
 use super::error::RunnerError;
 
@@ -16,25 +19,57 @@ use super::error::RunnerError;
 pub enum Delta {
     /// More of the answer's text.
     Content(SmolStr),
+    /// More of what the model thinks before it answers.
+    Reasoning(SmolStr),
+    /// More of a tool call.
+    ToolCall(ToolCallDelta),
+    /// Of the tokens that what follows is made of.
+    Logprobs(Vec<TokenLogprob>),
     /// The end. Nothing follows.
     Done(Summary),
+}
+
+/// A tool call begins with its id and name; its arguments, JSON, come in pieces. One is complete when the next begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCallDelta {
+    /// Counts the calls of an answer from 0.
+    pub index: usize,
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub arguments: String,
+}
+
+/// Tells thoughts and tool calls from the text.
+pub(super) trait OutputParser: Send + Debug {
+    /// Takes more of the model's text.
+    fn push(&mut self, text: &str, out: &mut VecDeque<Delta>) -> Result<(), RunnerError>;
+
+    /// No more text comes.
+    fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError>;
 }
 
 /// The stream of one generation: an `Iterator` for the command line, a `Stream` for the server. After an `Err`
 /// nothing follows. Dropping it cancels the generation.
 #[derive(Debug)]
-pub struct DeltaStream(EventStream);
+pub struct DeltaStream {
+    events: EventStream,
+    parser: Option<Box<dyn OutputParser>>,
+    /// Deltas of events that were taken already.
+    ready: VecDeque<Delta>,
+    /// What comes after them, and last.
+    failure: Option<RunnerError>,
+    failed: bool,
+}
 
 impl DeltaStream {
-    #[must_use]
-    pub fn new(events: EventStream) -> Self {
-        Self(events)
+    pub(super) fn new(events: EventStream, parser: Option<Box<dyn OutputParser>>) -> Self {
+        Self { events, parser, ready: VecDeque::new(), failure: None, failed: false }
     }
 
     /// To stop or steer the generation from elsewhere.
     #[must_use]
     pub fn control(&self) -> Control {
-        self.0.control()
+        self.events.control()
     }
 
     /// The next delta, in async code. The name tells it from `Iterator::next`, which blocks.
@@ -44,15 +79,50 @@ impl DeltaStream {
 
     /// The next delta if it is there already.
     pub fn try_recv(&mut self) -> Option<Result<Delta, RunnerError>> {
-        self.0.try_next().map(to_delta)
+        loop {
+            if let Some(delta) = self.take_ready() {
+                return Some(delta);
+            }
+            if self.failed {
+                return None;
+            }
+            let event = self.events.try_next()?;
+            self.take_in(event);
+        }
     }
-}
 
-fn to_delta(event: Result<Event, EngineError>) -> Result<Delta, RunnerError> {
-    match event? {
-        Event::Token { text } => Ok(Delta::Content(text)),
-        Event::Done(summary) => Ok(Delta::Done(summary)),
-        Event::Error(error) => Err(error.into()),
+    fn take_ready(&mut self) -> Option<Result<Delta, RunnerError>> {
+        self.ready.pop_front().map(Ok).or_else(|| self.failure.take().map(Err))
+    }
+
+    fn take_in(&mut self, event: Result<Event, EngineError>) {
+        if let Err(failure) = self.unfold(event) {
+            self.failed = true;
+            self.failure = Some(failure);
+            self.events.control().cancel();
+        }
+    }
+
+    fn unfold(&mut self, event: Result<Event, EngineError>) -> Result<(), RunnerError> {
+        match event? {
+            Event::Token { text, logprobs } => {
+                if !logprobs.is_empty() {
+                    self.ready.push_back(Delta::Logprobs(logprobs));
+                }
+                match &mut self.parser {
+                    Some(parser) => parser.push(&text, &mut self.ready)?,
+                    None => self.ready.push_back(Delta::Content(text)),
+                }
+            }
+            Event::Done(summary) => {
+                if let Some(parser) = &mut self.parser {
+                    parser.finish(summary.reason, &mut self.ready)?;
+                }
+                self.ready.push_back(Delta::Done(summary));
+            }
+            Event::Error(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 }
 
@@ -61,7 +131,16 @@ impl Iterator for DeltaStream {
 
     /// Blocks until the next delta. Not for use inside an async task.
     fn next(&mut self) -> Option<Self::Item> {
-        Iterator::next(&mut self.0).map(to_delta)
+        loop {
+            if let Some(delta) = self.take_ready() {
+                return Some(delta);
+            }
+            if self.failed {
+                return None;
+            }
+            let event = Iterator::next(&mut self.events)?;
+            self.take_in(event);
+        }
     }
 }
 
@@ -69,6 +148,49 @@ impl Stream for DeltaStream {
     type Item = Result<Delta, RunnerError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(cx).map(|event| event.map(to_delta))
+        loop {
+            if let Some(delta) = self.take_ready() {
+                return Poll::Ready(Some(delta));
+            }
+            if self.failed {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut self.events).poll_next(cx) {
+                Poll::Ready(Some(event)) => self.take_in(event),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub reasoning: String,
+    pub tool_calls: Vec<ToolCall>,
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+impl Answer {
+    /// Takes one step in; the last one returns what it brought.
+    pub fn add(&mut self, delta: Delta) -> Option<Summary> {
+        match delta {
+            Delta::Content(more) => self.text.push_str(&more),
+            Delta::Reasoning(more) => self.reasoning.push_str(&more),
+            Delta::ToolCall(more) => {
+                if self.tool_calls.len() <= more.index {
+                    self.tool_calls.resize_with(more.index + 1, ToolCall::default);
+                }
+                let call = &mut self.tool_calls[more.index];
+                call.id.push_str(more.id.as_deref().unwrap_or_default());
+                call.name.push_str(more.name.as_deref().unwrap_or_default());
+                call.arguments.push_str(&more.arguments);
+            }
+            Delta::Logprobs(more) => self.logprobs.extend(more),
+            Delta::Done(summary) => return Some(summary),
+        }
+        None
     }
 }

@@ -145,7 +145,7 @@ impl Runner for LocalRunner {
             max_tokens: spec.max_tokens,
             priority: spec.priority,
         })?;
-        Ok(DeltaStream::new(events))
+        Ok(DeltaStream::new(events, None))
     }
 
     fn info(&self) -> &RunnerInfo {

@@ -15,13 +15,15 @@ mod plan;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
 mod stub;
+#[cfg(any(test, feature = "stub"))]
+mod stub_parser;
 
 use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::Measure;
-pub use delta::{Delta, DeltaStream};
+pub use delta::{Answer, Delta, DeltaStream, ToolCallDelta};
 pub use error::{LoadError, RunnerError};
 #[cfg(feature = "llama")]
 pub use local::LocalRunner;

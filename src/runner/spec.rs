@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::Message;
+use crate::chat::{ChatOptions, Message};
+use crate::constrain::Constraint;
 use crate::engine::{Priority, SamplingParams};
 use crate::placement::PlacementSpec;
 
@@ -28,6 +29,30 @@ pub struct GenerateSpec {
     pub max_tokens: Option<u32>,
     pub stop: Vec<String>,
     pub priority: Priority,
+    /// For [`Input::Messages`].
+    pub chat: ChatOptions,
+    /// The form that the answer must have.
+    pub constraint: Option<Constraint>,
+    /// Tell each token's probability, and that of so many others.
+    pub logprobs: Option<u32>,
+}
+
+impl GenerateSpec {
+    /// With defaults for all that is not given.
+    #[must_use]
+    pub fn new(model: impl Into<String>, input: Input) -> Self {
+        Self {
+            model: model.into(),
+            input,
+            sampling: SamplingParams::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            priority: Priority::default(),
+            chat: ChatOptions::default(),
+            constraint: None,
+            logprobs: None,
+        }
+    }
 }
 
 /// Where a model comes from.

@@ -14,6 +14,7 @@ use crate::placement::PlacementReport;
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
 use super::spec::{GenerateSpec, Input, StubSpeed};
+use super::stub_parser;
 use super::{Measure, Runner, RunnerInfo};
 
 /// Words, in place of tokens, that a prompt and its answer may have.
@@ -161,7 +162,7 @@ impl Runner for StubRunner {
             max_tokens: spec.max_tokens,
             priority: spec.priority,
         })?;
-        Ok(DeltaStream::new(events))
+        Ok(DeltaStream::new(events, stub_parser::parser_for(&spec.chat)))
     }
 
     fn info(&self) -> &RunnerInfo {

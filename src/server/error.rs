@@ -1,7 +1,9 @@
 //! From our errors to a status and a body. The only place that knows HTTP status codes.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -45,7 +47,7 @@ impl ApiError {
     }
 
     /// In the words of the dialect that a path belongs to.
-    pub fn answer_for(&self, path: &str) -> Response {
+    fn answer_for(&self, path: &str) -> Response {
         if path.starts_with("/v1/") {
             let mut response = self.answer(openai::error_body(self.kind, &self.message));
             if self.kind == ErrorKind::ModelFailed {
@@ -93,7 +95,20 @@ impl From<RunnerError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
+    /// In shimmy's own words; [`in_dialect`] finds the right ones.
     fn into_response(self) -> Response {
-        self.answer(json!({ "error": self.message }))
+        let mut response = self.answer(json!({ "error": self.message }));
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Says an error in the words of the dialect that the path belongs to, whichever handler or layer it comes from.
+pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<ApiError>() {
+        Some(error) => error.answer_for(&path),
+        None => response,
     }
 }

@@ -3,6 +3,7 @@
 mod connections;
 mod error;
 mod extract;
+mod ignored;
 mod metrics;
 mod router;
 mod routes;

@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::error::ApiError;
+use super::error::{self, ApiError};
 use super::routes::{diag, generate, health, metrics, models, openai, socket};
 use super::state::AppState;
 use crate::api::ErrorKind;
@@ -28,19 +28,20 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/api/models/{name}/unload", post(models::unload))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(log_request))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
+        .layer(middleware::from_fn(error::in_dialect))
+        .layer(middleware::from_fn(log_request))
         .layer(DefaultBodyLimit::max(state.config.max_body))
         .with_state(state)
 }
 
 async fn not_found(uri: Uri) -> Response {
-    ApiError::new(ErrorKind::NoSuchPath, format!("no such path: {}", uri.path())).answer_for(uri.path())
+    ApiError::new(ErrorKind::NoSuchPath, format!("no such path: {}", uri.path())).into_response()
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("{} does not take {method}", uri.path());
-    ApiError::new(ErrorKind::WrongMethod, message).answer_for(uri.path())
+    ApiError::new(ErrorKind::WrongMethod, message).into_response()
 }
 
 async fn log_request(request: axum::extract::Request, next: middleware::Next) -> Response {

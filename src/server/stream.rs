@@ -6,8 +6,9 @@ use axum::response::Response;
 
 use super::error::ApiError;
 use crate::api::Encoder;
+use crate::engine::Summary;
 use crate::registry::Lease;
-use crate::runner::{Delta, DeltaStream, RunnerError};
+use crate::runner::{Answer, DeltaStream, RunnerError};
 
 /// A lease held by async code: it is let go on a blocking thread, since that can wait for an engine to end.
 #[derive(Debug)]
@@ -68,12 +69,11 @@ pub(super) async fn respond(
 }
 
 /// Waits for the whole answer.
-pub(super) async fn collect(mut deltas: DeltaStream) -> Result<(String, crate::engine::Summary), RunnerError> {
-    let mut text = String::new();
+pub(super) async fn collect(mut deltas: DeltaStream) -> Result<(Answer, Summary), RunnerError> {
+    let mut answer = Answer::default();
     while let Some(delta) = deltas.recv().await {
-        match delta? {
-            Delta::Content(more) => text.push_str(&more),
-            Delta::Done(summary) => return Ok((text, summary)),
+        if let Some(summary) = answer.add(delta?) {
+            return Ok((answer, summary));
         }
     }
     Err(RunnerError::Failed("the generation ended without a final event".into()))

@@ -30,6 +30,8 @@ impl Encoder for NdjsonEncoder {
         match delta {
             Delta::Content(text) => push_json(&Part::new(&self.model, text), out),
             Delta::Done(summary) => push_json(&whole_body(&self.model, "", summary, self.load_ms), out),
+            // Its answer is all text.
+            Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => return,
         }
         out.push(b'\n');
     }

@@ -81,6 +81,7 @@ impl Encoder for ChatEncoder {
         self.begin(out);
         match delta {
             Delta::Content(text) => self.chunk(Piece { role: None, content: Some(text) }, None, out),
+            Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => {}
             Delta::Done(summary) => {
                 self.chunk(Piece { role: None, content: None }, Some(finish_reason(summary.reason)), out);
                 if self.include_usage {

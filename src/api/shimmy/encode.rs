@@ -20,6 +20,8 @@ impl Encoder for SseEncoder {
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
         match delta {
             Delta::Content(text) => push_data(text, out),
+            // Its answer is all text.
+            Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => {}
             Delta::Done(summary) => {
                 if self.include_usage {
                     out.extend_from_slice(b"event: usage\ndata: ");

@@ -81,12 +81,11 @@ impl GenerateRequest {
         };
         sampling.validate().map_err(BadRequest)?;
         Ok(GenerateSpec {
-            model: self.model,
-            input,
             sampling,
             max_tokens: self.max_tokens,
             stop: self.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
             priority: self.priority,
+            ..GenerateSpec::new(self.model, input)
         })
     }
 

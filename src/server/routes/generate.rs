@@ -65,9 +65,9 @@ async fn in_ollama(state: &AppState, body: Value) -> Result<Response, ApiError> 
 }
 
 async fn whole(started: Started) -> Result<Response, ApiError> {
-    let (text, summary) = stream::collect(started.deltas).await?;
+    let (answer, summary) = stream::collect(started.deltas).await?;
     drop(started.lease);
-    Ok(Json(ollama::whole_body(&started.model, &text, &summary, started.load_ms)).into_response())
+    Ok(Json(ollama::whole_body(&started.model, &answer.text, &summary, started.load_ms)).into_response())
 }
 
 /// A generation that runs.

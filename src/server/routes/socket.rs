@@ -84,6 +84,8 @@ async fn drive(socket: &mut WebSocket, mut started: Started) -> Result<(), Gone>
         tokio::select! {
             delta = started.deltas.recv() => match delta {
                 Some(Ok(Delta::Content(text))) => send(socket, text).await?,
+                // Its answer is all text.
+                Some(Ok(Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_))) => {}
                 Some(Ok(Delta::Done(summary))) => return send(socket, final_frame(&started.model, &summary)).await,
                 Some(Err(error)) => return send(socket, error_frame(&error.to_string())).await,
                 None => return Ok(()),

@@ -3,6 +3,8 @@
 //! The same requests go to the stub and to the real model; `UPDATE_GOLDEN=1` writes what came back. Only what
 //! differs from run to run or machine to machine (times, dates, ports, sizes in memory) is masked.
 
+mod openai;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -33,64 +35,9 @@ fn paris() -> Value {
     json!({ "model": MODEL, "prompt": "The capital of France is", "raw": true, "max_tokens": 2, "temperature": 0, "seed": 7 })
 }
 
-/// A conversation whose answer begins the same on every machine.
-fn fact() -> Value {
-    json!({ "model": MODEL, "messages": [{ "role": "user", "content": "Tell me a fact about Paris." }],
-            "max_completion_tokens": 3, "temperature": 0, "seed": 7 })
-}
-
 fn with(mut body: Value, more: Value) -> Value {
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
-}
-
-fn chat(name: &'static str, body: Value) -> Case {
-    case(name, "POST", "/v1/chat/completions", None, &body)
-}
-
-fn openai_cases() -> Vec<Case> {
-    vec![
-        chat("openai_chat", fact()),
-        chat("openai_chat_stream", with(fact(), json!({ "stream": true }))),
-        chat(
-            "openai_chat_stream_usage",
-            with(fact(), json!({ "stream": true, "stream_options": { "include_usage": true } })),
-        ),
-        chat("openai_chat_ignored", with(fact(), json!({ "user": "me", "store": false, "n": 1, "tools": [] }))),
-        chat(
-            "openai_chat_parts",
-            with(
-                fact(),
-                json!({ "messages": [{ "role": "developer", "content": "Be brief." }, { "role": "user", "name": "Ada",
-                    "content": [{ "type": "text", "text": "Tell me a fact" }, { "type": "text", "text": "about Paris." }] }] }),
-            ),
-        ),
-        chat(
-            "openai_error_image",
-            with(fact(), json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] })),
-        ),
-        chat("openai_error_tools", with(fact(), json!({ "tools": [{ "type": "function" }] }))),
-        chat("openai_error_several", with(fact(), json!({ "n": 2 }))),
-        chat("openai_error_temperature", with(fact(), json!({ "temperature": -1 }))),
-        chat("openai_error_wrong_type", with(fact(), json!({ "messages": [{ "role": "king", "content": "x" }] }))),
-        chat("openai_error_no_messages", json!({ "model": MODEL })),
-        chat("openai_error_unknown_model", with(fact(), json!({ "model": "nothing" }))),
-        chat(
-            "openai_error_too_long",
-            with(fact(), json!({ "messages": [{ "role": "user", "content": "word ".repeat(9000) }] })),
-        ),
-        case("openai_error_method", "GET", "/v1/chat/completions", None, &Value::Null),
-        case("openai_error_no_such_path", "GET", "/v1/nothing", None, &Value::Null),
-        case(
-            "openai_model",
-            "GET",
-            if cfg!(feature = "llama") { "/v1/models/smollm2-135m-instruct" } else { "/v1/models/stub" },
-            None,
-            &Value::Null,
-        ),
-        case("openai_model_not_utf8", "GET", "/v1/models/%FF", None, &Value::Null),
-        case("openai_model_unknown", "GET", "/v1/models/org/nothing", None, &Value::Null),
-    ]
 }
 
 fn cases() -> Vec<Case> {
@@ -99,7 +46,7 @@ fn cases() -> Vec<Case> {
     let json_accept = Some("application/json");
     let generate = |name, accept, body: Value| case(name, "POST", "/api/generate", accept, &body);
     let ollama = |name, body: Value| case(name, "POST", "/ollama/api/generate", None, &body);
-    let mut cases = openai_cases();
+    let mut cases = openai::cases();
     cases.extend([
         generate("generate_whole", None, paris()),
         generate("generate_whole_any", Some("*/*"), paris()),
@@ -177,15 +124,6 @@ fn cases() -> Vec<Case> {
         cases.push(generate("failure_whole", None, stub("stub:fail", false)));
         cases.push(generate("failure_midway_sse", None, stub("stub:break", true)));
         cases.push(generate("failure_midway_ndjson", ndjson, stub("stub:break", true)));
-        cases.push(chat(
-            "openai_failure_before",
-            json!({ "model": "stub", "messages": [{ "role": "user", "content": "stub:fail" }] }),
-        ));
-        cases.push(chat(
-            "openai_failure_midway",
-            json!({ "model": "stub", "stream": true, "messages": [{ "role": "user", "content": "stub:break" }] }),
-        ));
-        cases.push(case("openai_models", "GET", "/v1/models", None, &Value::Null));
         cases.push(case("models_list", "GET", "/api/models", None, &Value::Null));
         cases.push(case("models_load", "POST", "/api/models/stub/load", None, &Value::Null));
         cases.push(case("models_unload", "POST", "/api/models/stub/unload", None, &Value::Null));

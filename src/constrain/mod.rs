@@ -1,0 +1,19 @@
+//! What an answer must look like.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The form that an answer's text must have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Constraint {
+    /// Any JSON object.
+    JsonObject,
+    JsonSchema(Value),
+    /// The whole text matches.
+    Regex(String),
+    /// A grammar in Lark's syntax, as llguidance reads it.
+    Lark(String),
+    /// A grammar in llama.cpp's syntax, with the rule `root`.
+    Gbnf(String),
+}

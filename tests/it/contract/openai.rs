@@ -1,0 +1,75 @@
+//! OpenAI's dialect.
+
+use serde_json::{Value, json};
+
+use super::{Case, case, with};
+use crate::support::MODEL;
+
+/// A conversation whose answer begins the same on every machine.
+fn fact() -> Value {
+    json!({ "model": MODEL, "messages": [{ "role": "user", "content": "Tell me a fact about Paris." }],
+            "max_completion_tokens": 3, "temperature": 0, "seed": 7 })
+}
+
+fn chat(name: &'static str, body: Value) -> Case {
+    case(name, "POST", "/v1/chat/completions", None, &body)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        chat("openai_chat", fact()),
+        chat("openai_chat_stream", with(fact(), json!({ "stream": true }))),
+        chat(
+            "openai_chat_stream_usage",
+            with(fact(), json!({ "stream": true, "stream_options": { "include_usage": true } })),
+        ),
+        chat("openai_chat_ignored", with(fact(), json!({ "user": "me", "store": false, "n": 1, "tools": [] }))),
+        chat(
+            "openai_chat_parts",
+            with(
+                fact(),
+                json!({ "messages": [{ "role": "developer", "content": "Be brief." }, { "role": "user", "name": "Ada",
+                    "content": [{ "type": "text", "text": "Tell me a fact" }, { "type": "text", "text": "about Paris." }] }] }),
+            ),
+        ),
+        chat(
+            "openai_error_image",
+            with(fact(), json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] })),
+        ),
+        chat("openai_error_tools", with(fact(), json!({ "tools": [{ "type": "function" }] }))),
+        chat("openai_error_several", with(fact(), json!({ "n": 2 }))),
+        chat("openai_error_temperature", with(fact(), json!({ "temperature": -1 }))),
+        chat("openai_error_wrong_type", with(fact(), json!({ "messages": [{ "role": "king", "content": "x" }] }))),
+        chat("openai_error_no_messages", json!({ "model": MODEL })),
+        chat("openai_error_unknown_model", with(fact(), json!({ "model": "nothing" }))),
+        chat(
+            "openai_error_too_long",
+            with(fact(), json!({ "messages": [{ "role": "user", "content": "word ".repeat(9000) }] })),
+        ),
+        case("openai_error_method", "GET", "/v1/chat/completions", None, &Value::Null),
+        case("openai_error_no_such_path", "GET", "/v1/nothing", None, &Value::Null),
+        case(
+            "openai_model",
+            "GET",
+            if cfg!(feature = "llama") { "/v1/models/smollm2-135m-instruct" } else { "/v1/models/stub" },
+            None,
+            &Value::Null,
+        ),
+        case("openai_model_not_utf8", "GET", "/v1/models/%FF", None, &Value::Null),
+        case("openai_model_unknown", "GET", "/v1/models/org/nothing", None, &Value::Null),
+    ];
+    if !cfg!(feature = "llama") {
+        cases.extend([
+            chat(
+                "openai_failure_before",
+                json!({ "model": "stub", "messages": [{ "role": "user", "content": "stub:fail" }] }),
+            ),
+            chat(
+                "openai_failure_midway",
+                json!({ "model": "stub", "stream": true, "messages": [{ "role": "user", "content": "stub:break" }] }),
+            ),
+            case("openai_models", "GET", "/v1/models", None, &Value::Null),
+        ]);
+    }
+    cases
+}
