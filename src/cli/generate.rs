@@ -131,6 +131,7 @@ fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
     // No tokeniser makes more tokens than there are bytes.
     let bytes = match &spec.input {
         Input::Raw(text) => text.len(),
+        Input::Tokens(tokens) => tokens.len(),
         Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
     };
     config.serve.needed_tokens = args

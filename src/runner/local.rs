@@ -14,8 +14,8 @@ use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
 use super::offload;
 use super::plan;
-use super::spec::{GenerateSpec, Input, LoadSpec};
-use super::{Measure, Progress, Runner, RunnerInfo};
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, Prompt};
+use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
 #[derive(Debug)]
 pub struct LocalRunner {
@@ -125,27 +125,58 @@ fn place(
 impl Runner for LocalRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
         let mut stop = spec.stop.clone();
-        let text = match &spec.input {
-            Input::Raw(text) => text.clone(),
+        let tokens = match &spec.input {
+            Input::Raw(text) => self.tokenize(text, true)?,
+            Input::Tokens(tokens) => tokens.clone(),
             Input::Messages(messages) => {
                 let prompt = self.template.render(messages).map_err(|e| RunnerError::BadRequest(e.to_string()))?;
                 stop.extend(prompt.stops);
-                prompt.text
+                // The template leaves BOS and EOS to the tokeniser.
+                self.tokenize(&prompt.text, true)?
             }
         };
-        // The template leaves BOS and EOS to the tokeniser.
-        let tokens = self.vocab.tokenize(&text, true, true).map_err(|e| match e {
-            LlamaError::TextTooLong { .. } => RunnerError::BadRequest(e.to_string()),
-            e => RunnerError::Failed(e.to_string()),
-        })?;
         let events = self.engine.submit(Job {
-            prompt: tokens.into_iter().map(Token::index).collect(),
+            prompt: tokens,
             sampling: spec.sampling.clone(),
             stop,
             max_tokens: spec.max_tokens,
             priority: spec.priority,
         })?;
         Ok(DeltaStream::new(events, None))
+    }
+
+    fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
+        let text = match &spec.input {
+            Input::Raw(text) => text.clone(),
+            Input::Tokens(tokens) => String::from_utf8_lossy(&self.pieces(tokens)?.concat()).into_owned(),
+            Input::Messages(messages) => {
+                self.template.render(messages).map_err(|e| RunnerError::BadRequest(e.to_string()))?.text
+            }
+        };
+        let tokens = self.tokenize(&text, true)?;
+        Ok(Prompt { text, tokens })
+    }
+
+    fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, RunnerError> {
+        let tokens = self.vocab.tokenize(text, special, special).map_err(|e| match e {
+            LlamaError::TextTooLong { .. } => RunnerError::BadRequest(e.to_string()),
+            e => RunnerError::Failed(e.to_string()),
+        })?;
+        Ok(tokens.into_iter().map(Token::index).collect())
+    }
+
+    fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, RunnerError> {
+        let piece = |id: &TokenId| {
+            let mut bytes = Vec::new();
+            let token = Token::new(*id).ok_or(LlamaError::NoVocabulary);
+            let appended = token.and_then(|token| self.vocab.append_piece(token, true, &mut bytes));
+            appended.map(|()| bytes).map_err(|e| RunnerError::BadRequest(format!("token {id}: {e}")))
+        };
+        tokens.iter().map(piece).collect()
+    }
+
+    fn embed(&self, _spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
+        Err(RunnerError::BadRequest("this model cannot embed".into()))
     }
 
     fn info(&self) -> &RunnerInfo {

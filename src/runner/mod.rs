@@ -22,7 +22,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::engine::Measure;
+pub use crate::engine::{Measure, TokenId};
 pub use delta::{Answer, Delta, DeltaStream, ToolCallDelta};
 pub use error::{LoadError, RunnerError};
 #[cfg(feature = "llama")]
@@ -30,7 +30,8 @@ pub use local::LocalRunner;
 #[cfg(feature = "llama")]
 pub use offload::offload_for;
 pub use spec::{
-    CacheType, DEFAULT_CONTEXT, FlashAttention, GenerateSpec, Input, LoadSpec, ModelSource, ServeSpec, StubSpeed,
+    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Input, LoadSpec, ModelSource,
+    Prompt, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
@@ -44,6 +45,31 @@ pub trait Runner: Send + Sync + Debug {
     /// # Errors
     /// What is wrong with the request, or that the queue is full.
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError>;
+
+    /// What [`Runner::generate`] would begin from: the rendered template and its tokens.
+    ///
+    /// # Errors
+    /// What is wrong with the messages.
+    fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError>;
+
+    /// The tokens of a text. `special` puts in front what a prompt begins with, and reads the names of control tokens in
+    /// the text as those tokens.
+    ///
+    /// # Errors
+    /// A text that is too long.
+    fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, RunnerError>;
+
+    /// The bytes that tokens stand for, one entry a token; not always whole characters.
+    ///
+    /// # Errors
+    /// A token that the model does not have.
+    fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, RunnerError>;
+
+    /// Turns texts into vectors. Blocks until all are done.
+    ///
+    /// # Errors
+    /// A model that cannot embed; a text that is empty or too long.
+    fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError>;
 
     /// What was loaded.
     fn info(&self) -> &RunnerInfo;

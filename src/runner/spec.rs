@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::{ChatOptions, Message};
 use crate::constrain::Constraint;
-use crate::engine::{Priority, SamplingParams};
+use crate::engine::{Priority, SamplingParams, TokenId};
 use crate::placement::PlacementSpec;
 
 /// The text to continue.
@@ -15,6 +15,8 @@ use crate::placement::PlacementSpec;
 pub enum Input {
     /// As it is, without a template.
     Raw(String),
+    /// Already tokenised, with whatever stands at a text's beginning.
+    Tokens(Vec<TokenId>),
     /// Rendered with the model's chat template.
     Messages(Vec<Message>),
 }
@@ -53,6 +55,34 @@ impl GenerateSpec {
             logprobs: None,
         }
     }
+}
+
+/// Texts to turn into vectors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EmbedSpec {
+    pub model: String,
+    /// [`Input::Raw`] or [`Input::Tokens`].
+    pub inputs: Vec<Input>,
+    /// Cut off what is beyond the context. Otherwise it is an error.
+    pub truncate: bool,
+    /// Keep so many components only.
+    pub dimensions: Option<usize>,
+}
+
+/// One vector an input.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Embeddings {
+    /// Of length 1.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all inputs.
+    pub prompt_tokens: usize,
+}
+
+/// What a model is given to go on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    pub text: String,
+    pub tokens: Vec<TokenId>,
 }
 
 /// Where a model comes from.

@@ -13,7 +13,7 @@ use crate::placement::PlacementReport;
 
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
-use super::spec::{GenerateSpec, Input, StubSpeed};
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
 use super::stub_parser;
 use super::{Measure, Runner, RunnerInfo};
 
@@ -142,6 +142,7 @@ impl StubRunner {
     fn tokens(&self, input: &Input) -> Vec<TokenId> {
         let messages: Vec<&str> = match input {
             Input::Raw(text) => vec![text],
+            Input::Tokens(tokens) => return tokens.iter().map(|token| token | LAST).collect(),
             Input::Messages(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
         };
         let mut tokens = Vec::new();
@@ -163,6 +164,43 @@ impl Runner for StubRunner {
             priority: spec.priority,
         })?;
         Ok(DeltaStream::new(events, stub_parser::parser_for(&spec.chat)))
+    }
+
+    fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
+        let tokens = self.tokens(&spec.input);
+        let text = tokens.iter().filter_map(|token| self.words.word(*token)).collect::<Vec<_>>().concat();
+        Ok(Prompt { text, tokens })
+    }
+
+    fn tokenize(&self, text: &str, _special: bool) -> Result<Vec<TokenId>, RunnerError> {
+        Ok(pieces(text).map(|word| self.words.token(word)).collect())
+    }
+
+    fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, RunnerError> {
+        let word = |token: &TokenId| {
+            let word =
+                self.words.word(*token).ok_or_else(|| RunnerError::BadRequest(format!("there is no token {token}")));
+            word.map(|word| word.as_bytes().to_vec())
+        };
+        tokens.iter().map(word).collect()
+    }
+
+    /// The length of the text, and of its words.
+    fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
+        let mut found = Embeddings::default();
+        for input in &spec.inputs {
+            let tokens = self.tokens(input);
+            let lengths =
+                tokens.iter().take(4).map(|token| self.words.word(*token).map_or(0.0, |word| word.len() as f32));
+            let mut vector: Vec<f32> = lengths.collect();
+            vector.resize(4, 1.0);
+            vector.truncate(spec.dimensions.unwrap_or(4));
+            let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            vector.iter_mut().for_each(|x| *x /= norm);
+            found.vectors.push(vector);
+            found.prompt_tokens += tokens.len();
+        }
+        Ok(found)
     }
 
     fn info(&self) -> &RunnerInfo {
