@@ -25,6 +25,15 @@ struct shim_chat {
     common_chat_templates_ptr templates;
 };
 
+// Reads one answer. common/ reads all of it again each time.
+struct shim_chat_parser {
+    common_chat_parser_params params;
+    std::string               text;
+    common_chat_msg           answer;
+};
+
+static shim_text view(const std::string & text) { return { text.data(), text.size() }; }
+
 // common/ writes its log to this process's stdout and stderr; what fails there also throws, so nothing is lost.
 static void silence_common_log() {
     static const bool once = [] {
@@ -75,20 +84,70 @@ int shim_chat_init(const llama_model * model, const char * source, shim_chat ** 
 
 void shim_chat_free(shim_chat * chat) noexcept { delete chat; }
 
-int shim_chat_render(const shim_chat * chat, const char * messages, bool add_generation_prompt, char ** prompt, char ** stops) noexcept {
+int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, char ** prompt, char ** stops,
+                     shim_chat_parser ** parser) noexcept {
     return guarded([&] {
         common_chat_templates_inputs inputs;
-        inputs.messages              = common_chat_msgs_parse_oaicompat(json_type::parse(messages));
-        inputs.add_generation_prompt = add_generation_prompt;
+        inputs.messages              = common_chat_msgs_parse_oaicompat(json_type::parse(request->messages));
+        inputs.add_generation_prompt = request->answer;
         inputs.use_jinja             = true;
+        inputs.enable_thinking       = request->thinking;
+        inputs.parallel_tool_calls   = request->parallel_calls;
+        inputs.reasoning_format      = request->parse ? COMMON_REASONING_FORMAT_AUTO : COMMON_REASONING_FORMAT_NONE;
+        inputs.tool_choice           = request->allow_calls ? COMMON_CHAT_TOOL_CHOICE_AUTO : COMMON_CHAT_TOOL_CHOICE_NONE;
+        if (request->tools != nullptr) {
+            inputs.tools = common_chat_tools_parse_oaicompat(json_type::parse(request->tools));
+        }
+        for (size_t i = 0; i < request->n_variables; i++) {
+            inputs.chat_template_kwargs[request->names[i]] = request->values[i];
+        }
         const common_chat_params params = common_chat_templates_apply(chat->templates.get(), inputs);
 
+        std::unique_ptr<shim_chat_parser> reader;
+        if (request->parse && (params.supports_thinking || (!inputs.tools.empty() && request->allow_calls))) {
+            reader                          = std::make_unique<shim_chat_parser>();
+            reader->params                  = common_chat_parser_params(params);
+            reader->params.reasoning_format = inputs.reasoning_format;
+            reader->params.parser.load(params.parser);
+        }
         std::unique_ptr<char, decltype(&shim_string_free)> text(shim::copy_string(params.prompt), shim_string_free);
         *stops  = shim::copy_string(json_array(params.additional_stops));
         *prompt = text.release();
+        *parser = reader.release();
         return SHIM_OK;
     });
 }
+
+int shim_chat_knows_tools(const shim_chat * chat, bool * out) noexcept {
+    return guarded([&] {
+        const std::map<std::string, bool> caps = common_chat_templates_get_caps(chat->templates.get());
+        const auto                        has  = [&](const char * name) {
+            const auto found = caps.find(name);
+            return found != caps.end() && found->second;
+        };
+        *out = has("supports_tools") && has("supports_tool_calls");
+        return SHIM_OK;
+    });
+}
+
+int shim_chat_parse(shim_chat_parser * parser, const char * more, size_t len, bool partial, shim_chat_answer * out) noexcept {
+    return guarded([&] {
+        parser->text.append(more, len);
+        parser->answer = common_chat_parse(parser->text, partial, parser->params);
+        *out           = { view(parser->answer.reasoning_content), view(parser->answer.content), parser->answer.tool_calls.size() };
+        return SHIM_OK;
+    });
+}
+
+int shim_chat_call(const shim_chat_parser * parser, size_t index, struct shim_chat_call * out) noexcept {
+    return guarded([&] {
+        const common_chat_tool_call & call = parser->answer.tool_calls.at(index);
+        *out                               = { view(call.name), view(call.arguments) };
+        return SHIM_OK;
+    });
+}
+
+void shim_chat_parser_free(shim_chat_parser * parser) noexcept { delete parser; }
 
 int shim_chat_render_builtin(const char * name, const char * const * roles, const char * const * contents, size_t n,
                              bool add_generation_prompt, char ** prompt) noexcept {

@@ -193,8 +193,50 @@ struct shim_chat;
 /* Parses the Jinja template: `source`, or the model's own where `source` is NULL. */
 int  shim_chat_init(const struct llama_model * model, const char * source, struct shim_chat ** out) SHIM_NOEXCEPT;
 void shim_chat_free(struct shim_chat * chat) SHIM_NOEXCEPT;
-/* `messages` is a JSON array in OpenAI's form. *prompt is the text, *stops a JSON array of extra stop strings. */
-int shim_chat_render(const struct shim_chat * chat, const char * messages, bool add_generation_prompt, char ** prompt, char ** stops) SHIM_NOEXCEPT;
+/* JSON is in OpenAI's form. */
+struct shim_chat_request {
+    const char *         messages; /* an array */
+    const char *         tools;    /* an array, or NULL */
+    bool                 allow_calls;
+    bool                 parallel_calls;
+    bool                 thinking; /* for templates that can be told */
+    bool                 parse;    /* make a parser, where the answer can hold more than text */
+    bool                 answer;   /* open the assistant's turn */
+    const char * const * names;  /* variables of the template */
+    const char * const * values; /* JSON */
+    size_t               n_variables;
+};
+
+struct shim_chat_parser;
+
+/* *prompt is the text, *stops a JSON array of extra stop strings. *parser is NULL where all of the answer is text. */
+int shim_chat_render(const struct shim_chat * chat, const struct shim_chat_request * request, char ** prompt, char ** stops,
+                     struct shim_chat_parser ** parser) SHIM_NOEXCEPT;
+/* Whether the template knows what tools are. */
+int shim_chat_knows_tools(const struct shim_chat * chat, bool * out) SHIM_NOEXCEPT;
+
+/* Text of an answer; not terminated by a NUL. It lives until the parser is used again. */
+struct shim_text {
+    const char * data;
+    size_t       len;
+};
+
+struct shim_chat_answer {
+    struct shim_text reasoning;
+    struct shim_text content;
+    size_t           n_calls;
+};
+
+struct shim_chat_call {
+    struct shim_text name;
+    struct shim_text arguments;
+};
+
+/* Reads the answer again with `more` at its end. `partial` says that more will follow; else what does not fit the template's
+ * form is SHIM_EXCEPTION. */
+int shim_chat_parse(struct shim_chat_parser * parser, const char * more, size_t len, bool partial, struct shim_chat_answer * out) SHIM_NOEXCEPT;
+int shim_chat_call(const struct shim_chat_parser * parser, size_t index, struct shim_chat_call * out) SHIM_NOEXCEPT;
+void shim_chat_parser_free(struct shim_chat_parser * parser) SHIM_NOEXCEPT;
 /* One of llama.cpp's own templates by name. roles and contents hold n entries each. */
 int shim_chat_render_builtin(const char * name, const char * const * roles, const char * const * contents, size_t n,
                              bool add_generation_prompt, char ** prompt) SHIM_NOEXCEPT;

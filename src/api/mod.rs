@@ -12,6 +12,9 @@ pub trait Encoder: Send {
     /// `content-type` of the whole body.
     fn content_type(&self) -> &'static str;
 
+    /// Which of several answers to one request the next steps belong to.
+    fn choose(&mut self, _choice: usize) {}
+
     /// Appends the bytes of one step.
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>);
 

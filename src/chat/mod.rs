@@ -1,11 +1,14 @@
 //! Messages to prompts.
 
+pub mod forced;
 mod message;
 mod options;
+mod shield;
 #[cfg(feature = "llama")]
 mod template;
 
 pub use message::{Message, Role, ToolCall};
 pub use options::{ChatOptions, Tool, ToolChoice};
+pub use shield::{Part, Shield};
 #[cfg(feature = "llama")]
-pub use template::{Prompt, TemplateChoice};
+pub use template::{Ending, Rendered, TemplateChoice, tools_json};

@@ -2,16 +2,23 @@
 
 use std::path::Path;
 
-use crate::llama::{ChatTemplate, LlamaError, Model, builtin_template_names, render_builtin};
+use serde_json::{Value, json};
+
+use crate::llama::{
+    AnswerParser, ChatRequest, ChatTemplate, LlamaError, Model, builtin_template_names, render_builtin,
+};
 
 use super::message::Message;
+use super::options::{ChatOptions, Tool, ToolChoice};
 
 /// A rendered prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prompt {
+#[derive(Debug)]
+pub struct Rendered {
     pub text: String,
     /// Strings that the template wants to stop at.
     pub stops: Vec<String>,
+    /// Where the answer can hold more than text.
+    pub parser: Option<AnswerParser>,
 }
 
 /// How a model's messages become text.
@@ -23,6 +30,15 @@ pub enum TemplateChoice {
     Builtin(String),
     /// A base model: the messages' text as it is, one after the other.
     Plain,
+}
+
+/// What follows the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The assistant's turn is opened.
+    Answer,
+    /// Nothing.
+    Nothing,
 }
 
 impl TemplateChoice {
@@ -50,16 +66,28 @@ impl TemplateChoice {
         Err(format!("--template {asked}: neither a file nor a known name; known are {}", names.join(", ")))
     }
 
-    /// Renders a conversation and opens the assistant's turn.
+    /// Renders a conversation.
     ///
     /// # Errors
     /// What the template raised.
-    pub fn render(&self, messages: &[Message]) -> Result<Prompt, LlamaError> {
+    pub fn render(&self, messages: &[Message], options: &ChatOptions, ending: Ending) -> Result<Rendered, LlamaError> {
         let rendered = match self {
             Self::Jinja(template) => {
                 // Plain data: serialising it cannot fail.
                 let json = serde_json::to_string(messages).unwrap_or_default();
-                template.render(&json)?
+                let tools = (!options.tools.is_empty()).then(|| tools_json(&options.tools));
+                let variables: Vec<_> =
+                    options.template_args.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+                template.render(&ChatRequest {
+                    tools: tools.as_deref(),
+                    allow_calls: options.tool_choice != ToolChoice::None,
+                    parallel_calls: options.parallel_tool_calls,
+                    thinking: options.thinking.unwrap_or(true),
+                    parse: options.parse,
+                    answer: ending == Ending::Answer,
+                    variables: &variables,
+                    ..ChatRequest::new(&json)
+                })?
             }
             Self::Builtin(name) => {
                 let pairs: Vec<_> = messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
@@ -67,11 +95,20 @@ impl TemplateChoice {
             }
             Self::Plain => {
                 let texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
-                return Ok(Prompt { text: texts.join("\n\n"), stops: Vec::new() });
+                return Ok(Rendered { text: texts.join("\n\n"), stops: Vec::new(), parser: None });
             }
         };
         let stops = serde_json::from_str(&rendered.stops).unwrap_or_default();
-        Ok(Prompt { text: rendered.text, stops })
+        Ok(Rendered { text: rendered.text, stops, parser: rendered.parser })
+    }
+
+    /// Whether it tells the model about tools.
+    #[must_use]
+    pub fn knows_tools(&self) -> bool {
+        match self {
+            Self::Jinja(template) => template.knows_tools().unwrap_or(false),
+            Self::Builtin(_) | Self::Plain => false,
+        }
     }
 
     /// For reports: `jinja`, `chatml`, `none`.
@@ -83,6 +120,16 @@ impl TemplateChoice {
             Self::Plain => "none",
         }
     }
+}
+
+/// In OpenAI's form.
+#[must_use]
+pub fn tools_json(tools: &[Tool]) -> String {
+    let tool = |tool: &Tool| {
+        json!({ "type": "function", "function": {
+            "name": tool.name, "description": tool.description, "parameters": tool.parameters } })
+    };
+    Value::Array(tools.iter().map(tool).collect()).to_string()
 }
 
 fn builtin_names() -> Result<Vec<String>, LlamaError> {

@@ -1,7 +1,13 @@
-//! What an answer must look like.
+//! What an answer must look like: from a schema or grammar to the tokens that may come next.
+
+mod compile;
+mod filter;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use compile::{Compiler, Tokenize, Words, with_options};
+pub use filter::TokenFilter;
 
 /// The form that an answer's text must have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::constrain::TokenFilter;
+
 use super::command::Measure;
 use super::request::SamplingParams;
 
@@ -69,19 +71,44 @@ pub(super) struct Lane<S> {
     /// What was sampled: one token, and one more for each guess that proved right.
     pub sampled: Vec<TokenId>,
     pub failure: Option<String>,
+    /// Others than the sampled token whose probabilities are wanted.
+    pub logprobs: Option<usize>,
+    /// One for each of `sampled`, where they are wanted.
+    pub probabilities: Vec<Probabilities>,
+}
+
+/// Natural logarithms of how likely the model took tokens to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Probabilities {
+    pub sampled: f32,
+    /// The most likely ones, the first of them first.
+    pub top: Vec<(TokenId, f32)>,
 }
 
 impl<S> Lane<S> {
     pub fn new(sampler: S) -> Self {
-        Self { sampler, row: None, guesses: Vec::new(), sampled: Vec::new(), failure: None }
+        Self {
+            sampler,
+            row: None,
+            guesses: Vec::new(),
+            sampled: Vec::new(),
+            failure: None,
+            logprobs: None,
+            probabilities: Vec::new(),
+        }
     }
 
-    /// Samples row after row for as long as each result is the guess that the next row was computed with.
-    pub fn sample(&mut self, mut sample_row: impl FnMut(&mut S, usize) -> Result<TokenId, String>) {
+    /// Samples row after row for as long as each result is the guess that the next row was computed with. `sample_row`
+    /// gets the sampler, the row, and how many probabilities are wanted.
+    pub fn sample(
+        &mut self,
+        mut sample_row: impl FnMut(&mut S, usize, Option<usize>) -> Result<(TokenId, Option<Probabilities>), String>,
+    ) {
         let Some(first) = self.row.take() else { return };
         for index in 0..=self.guesses.len() {
-            match sample_row(&mut self.sampler, first + index) {
-                Ok(token) => {
+            match sample_row(&mut self.sampler, first + index, self.logprobs) {
+                Ok((token, probabilities)) => {
+                    self.probabilities.extend(probabilities);
                     self.sampled.push(token);
                     if self.guesses.get(index) != Some(&token) {
                         return;
@@ -109,7 +136,13 @@ pub(super) trait Forward {
     ///
     /// # Errors
     /// What is wrong with the parameters.
-    fn sampler(&self, params: &SamplingParams, seed: u32, prompt: &[TokenId]) -> Result<Self::Sampler, String>;
+    fn sampler(
+        &self,
+        params: &SamplingParams,
+        seed: u32,
+        prompt: &[TokenId],
+        filter: Option<Box<dyn TokenFilter>>,
+    ) -> Result<Self::Sampler, String>;
 
     fn set_temperature(&self, sampler: &mut Self::Sampler, temperature: f32) -> Result<(), String>;
 

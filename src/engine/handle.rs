@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::constrain::TokenFilter;
+
 use super::command::{Command, Measure};
 use super::control::{OnSignal, Signal};
 use super::error::EngineError;
@@ -35,7 +37,7 @@ pub struct EngineConfig {
 }
 
 /// One generation to queue.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Job {
     pub prompt: Vec<TokenId>,
     pub sampling: SamplingParams,
@@ -44,6 +46,10 @@ pub struct Job {
     /// `None` goes on to the end of the context.
     pub max_tokens: Option<u32>,
     pub priority: Priority,
+    /// What the text must look like.
+    pub filter: Option<Box<dyn TokenFilter>>,
+    /// Tell each token's probability, and that of so many others.
+    pub logprobs: Option<usize>,
 }
 
 /// What the engine's thread shares with the readers of its streams.
@@ -191,6 +197,8 @@ impl EngineHandle {
             stop: job.stop,
             max_tokens: job.max_tokens,
             priority: job.priority,
+            filter: job.filter,
+            logprobs: job.logprobs,
             events,
             ticket,
             submitted: Instant::now(),

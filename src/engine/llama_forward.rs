@@ -2,13 +2,14 @@
 
 use rayon::prelude::*;
 
+use crate::constrain::TokenFilter;
 use crate::llama::{
     AbortFlag, Adapter, Batch, Context, ContextParams, Extent, LlamaError, Logits, MemoryUse, Model, Pos, Sampler,
     SamplerConfig, SeqId, SeqState, Token, Vocab,
 };
 
 use super::command::Measure;
-use super::forward::{Forward, ForwardError, Lane, Reuse, Row, Shape, TokenId};
+use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
 use super::measure;
 use super::request::SamplingParams;
@@ -127,8 +128,18 @@ fn text(error: LlamaError) -> String {
     error.to_string()
 }
 
-fn sample_row(sampler: &mut Sampler, logits: Result<Logits<'_>, LlamaError>) -> Result<TokenId, String> {
-    logits.and_then(|logits| sampler.sample(logits)).map(Token::index).map_err(text)
+fn sample_row(
+    sampler: &mut Sampler,
+    logits: Result<Logits<'_>, LlamaError>,
+    wanted: Option<usize>,
+) -> Result<(TokenId, Option<Probabilities>), String> {
+    let logits = logits.map_err(text)?;
+    let token = sampler.sample(logits).map_err(text)?;
+    let probabilities = wanted.map(|n| {
+        let (sampled, top) = logits.probabilities(token, n)?;
+        Ok(Probabilities { sampled, top: top.into_iter().map(|(token, logprob)| (token.index(), logprob)).collect() })
+    });
+    Ok((token.index(), probabilities.transpose().map_err(text)?))
 }
 
 impl Forward for LlamaForward {
@@ -139,7 +150,14 @@ impl Forward for LlamaForward {
         self.shape
     }
 
-    fn sampler(&self, params: &SamplingParams, seed: u32, prompt: &[TokenId]) -> Result<Sampler, String> {
+    fn sampler(
+        &self,
+        params: &SamplingParams,
+        seed: u32,
+        prompt: &[TokenId],
+        filter: Option<Box<dyn TokenFilter>>,
+    ) -> Result<Sampler, String> {
+        let bias = params.logit_bias.iter().map(|(id, bias)| Ok((token(*id)?, *bias))).collect::<Result<_, _>>();
         let config = SamplerConfig {
             temperature: params.temperature,
             top_k: params.top_k,
@@ -152,9 +170,14 @@ impl Forward for LlamaForward {
             presence_penalty: params.presence_penalty,
             // llama.cpp takes the largest number for "draw one".
             seed: seed.min(u32::MAX - 1),
-            ignore_end: params.ignore_eos,
+            // A form that is complete allows nothing but the end.
+            ignore_end: params.ignore_eos && filter.is_none(),
+            bias: bias.map_err(text)?,
         };
         let mut sampler = Sampler::new(&self.vocab, &config).map_err(text)?;
+        if let Some(filter) = filter {
+            sampler = sampler.with_filter(filter);
+        }
         // The penalties look back into the prompt, as llama.cpp's own programs let them.
         for id in &prompt[prompt.len().saturating_sub(params.repeat_last_n as usize)..] {
             sampler.accept(token(*id).map_err(text)?);
@@ -183,9 +206,9 @@ impl Forward for LlamaForward {
             // The context itself must stay on this thread; its rows of logits may be read from any.
             let rows: Vec<_> = (0..self.batch.len()).map(|row| self.context.logits(row).ok()).collect();
             let work = |lane: &mut Lane<Sampler>| {
-                lane.sample(|sampler, row| {
+                lane.sample(|sampler, row, wanted| {
                     let logits = rows.get(row).copied().flatten();
-                    sample_row(sampler, logits.ok_or(LlamaError::NoOutput { row }))
+                    sample_row(sampler, logits.ok_or(LlamaError::NoOutput { row }), wanted)
                 });
             };
             // This thread takes its part, too.
@@ -198,7 +221,7 @@ impl Forward for LlamaForward {
             return;
         }
         for lane in lanes {
-            lane.sample(|sampler, row| sample_row(sampler, self.context.logits(row)));
+            lane.sample(|sampler, row, wanted| sample_row(sampler, self.context.logits(row), wanted));
         }
     }
 

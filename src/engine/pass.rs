@@ -56,6 +56,7 @@ impl<F: Forward> Engine<F> {
             let caught_up = own == sequence.pending();
             lane.row = caught_up.then(|| self.rows.len() + own - 1);
             lane.sampled.clear();
+            lane.probabilities.clear();
             let tokens = sequence.tokens[sequence.computed..][..own].iter().chain(&lane.guesses);
             let last_own = sequence.computed + own - 1;
             for (pos, token) in (sequence.computed..).zip(tokens) {
@@ -144,10 +145,11 @@ impl<F: Forward> Engine<F> {
         }
         let guessed = self.lanes[index].guesses.len();
         let mut sampled = std::mem::take(&mut self.lanes[index].sampled);
+        let mut probabilities = std::mem::take(&mut self.lanes[index].probabilities).into_iter();
         let before = sequence.tokens.len();
         let mut step = Ok(Step::Continue);
         for token in &sampled {
-            step = sequence.push(&self.forward, *token);
+            step = sequence.push(&self.forward, *token, probabilities.next());
             if !matches!(step, Ok(Step::Continue)) {
                 break;
             }

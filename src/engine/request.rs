@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constrain::TokenFilter;
+
 use super::forward::TokenId;
 use super::handle::Ticket;
 use super::scheduler::Priority;
@@ -35,6 +37,8 @@ pub struct SamplingParams {
     pub seed: Option<u32>,
     /// Never choose a token that ends the generation.
     pub ignore_eos: bool,
+    /// Added to the logits of these tokens; -100 bans one, in effect.
+    pub logit_bias: Vec<(TokenId, f32)>,
 }
 
 impl Default for SamplingParams {
@@ -51,6 +55,7 @@ impl Default for SamplingParams {
             presence_penalty: 0.0,
             seed: None,
             ignore_eos: false,
+            logit_bias: Vec::new(),
         }
     }
 }
@@ -73,7 +78,12 @@ impl SamplingParams {
                 return Err(format!("{name} is {value}; it must be a number from {min} to {max}"));
             }
         }
-        Ok(())
+        match self.logit_bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+            Some((token, bias)) => {
+                Err(format!("logit_bias of token {token} is {bias}; it must be a number from -100 to 100"))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -93,6 +103,9 @@ pub(super) struct Request {
     pub stop: Vec<String>,
     pub max_tokens: Option<u32>,
     pub priority: Priority,
+    pub filter: Option<Box<dyn TokenFilter>>,
+    /// Tell each token's probability, and that of so many others.
+    pub logprobs: Option<usize>,
     pub events: EventSender,
     pub ticket: Ticket,
     pub submitted: Instant,

@@ -129,8 +129,11 @@ impl<F: Forward> Engine<F> {
                 self.meter.requests.increment(1);
                 let due = deadline(self.prompt_clock, request.prompt.len(), request.priority);
                 let events = request.events.clone();
+                let logprobs = request.logprobs;
                 match Sequence::new(&self.forward, request, due) {
-                    Ok((sequence, sampler)) => self.waiting.push((sequence, Lane::new(sampler))),
+                    Ok((sequence, sampler)) => {
+                        self.waiting.push((sequence, Lane { logprobs, ..Lane::new(sampler) }));
+                    }
                     Err(failure) => {
                         self.meter.failed.increment(1);
                         events.send(Event::Error(EngineError::Failed(failure)));

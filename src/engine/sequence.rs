@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::detokenizer::Detokenizer;
 use super::event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
-use super::forward::{Forward, TokenId};
+use super::forward::{Forward, Probabilities, TokenId};
 use super::handle::Ticket;
 use super::request::{Request, random_seed};
 use super::stop::StopMatcher;
@@ -42,7 +42,7 @@ pub(super) struct Sequence {
     fresh: String,
     shown: String,
     /// Of the tokens whose text is not out yet.
-    pub logprobs: Vec<TokenLogprob>,
+    logprobs: Vec<TokenLogprob>,
 }
 
 /// When the phases of one generation ended.
@@ -69,7 +69,7 @@ impl Sequence {
         let longest = u32::try_from(n_ctx).unwrap_or(u32::MAX);
         request.sampling.repeat_last_n = request.sampling.repeat_last_n.min(longest);
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
-        let sampler = forward.sampler(&request.sampling, seed, &request.prompt)?;
+        let sampler = forward.sampler(&request.sampling, seed, &request.prompt, request.filter.take())?;
         let room = u32::try_from(n_ctx.saturating_sub(request.prompt.len())).unwrap_or(u32::MAX);
         let sequence = Self {
             prompt_len: request.prompt.len(),
@@ -130,7 +130,12 @@ impl Sequence {
     }
 
     /// Takes a sampled token in and emits the text that it completes.
-    pub fn push<F: Forward>(&mut self, forward: &F, token: TokenId) -> Result<Step, String> {
+    pub fn push<F: Forward>(
+        &mut self,
+        forward: &F,
+        token: TokenId,
+        probabilities: Option<Probabilities>,
+    ) -> Result<Step, String> {
         if forward.is_end(token) {
             self.flush();
             return Ok(Step::Finished { reason: FinishReason::Eos, stop: None });
@@ -138,6 +143,9 @@ impl Sequence {
         self.tokens.push(token);
         self.generated += 1;
         forward.append_piece(token, self.detokenizer.buffer())?;
+        if let Some(probabilities) = probabilities {
+            self.logprobs.push(in_bytes(forward, token, &probabilities)?);
+        }
         self.fresh.clear();
         self.detokenizer.take(&mut self.fresh);
         let hit = self.stop.push(&self.fresh, &mut self.shown);
@@ -183,6 +191,16 @@ impl Sequence {
             timings: self.clock.timings(self.generated),
         }
     }
+}
+
+fn in_bytes<F: Forward>(forward: &F, token: TokenId, found: &Probabilities) -> Result<TokenLogprob, String> {
+    let piece = |token: TokenId| {
+        let mut bytes = Vec::new();
+        forward.append_piece(token, &mut bytes).map(|()| bytes)
+    };
+    // A token that ends the text has none itself.
+    let top = found.top.iter().map(|(token, logprob)| (piece(*token).unwrap_or_default(), *logprob)).collect();
+    Ok(TokenLogprob { bytes: piece(token)?, logprob: found.sampled, top })
 }
 
 impl Clock {

@@ -106,6 +106,8 @@ impl World {
             stop: Vec::new(),
             max_tokens: u32::try_from(max_tokens).ok(),
             priority,
+            filter: None,
+            logprobs: None,
             events,
             ticket: Ticket::take(&self.shared, usize::MAX).expect("no limit"),
             submitted: Instant::now(),

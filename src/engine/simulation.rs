@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::constrain::TokenFilter;
+
 use super::command::Measure;
-use super::forward::{Forward, ForwardError, Lane, Reuse, Row, Shape, TokenId};
+use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
 use super::request::SamplingParams;
 
@@ -123,7 +125,13 @@ impl Forward for Simulation {
         }
     }
 
-    fn sampler(&self, _: &SamplingParams, _: u32, prompt: &[TokenId]) -> Result<usize, String> {
+    fn sampler(
+        &self,
+        _: &SamplingParams,
+        _: u32,
+        prompt: &[TokenId],
+        _: Option<Box<dyn TokenFilter>>,
+    ) -> Result<usize, String> {
         Ok(prompt.len())
     }
 
@@ -148,9 +156,12 @@ impl Forward for Simulation {
 
     fn sample(&mut self, lanes: &mut [Lane<usize>]) {
         for lane in lanes {
-            lane.sample(|prompt, row| {
+            lane.sample(|prompt, row, wanted| {
                 let (seq, len) = self.rows[row];
-                self.rule.next(&self.held[seq as usize].tokens[..len], *prompt)
+                let token = self.rule.next(&self.held[seq as usize].tokens[..len], *prompt)?;
+                // There is nothing else that it could have been.
+                let certain = |n| Probabilities { sampled: 0.0, top: [(token, 0.0)].into_iter().take(n).collect() };
+                Ok((token, wanted.map(certain)))
             });
         }
     }

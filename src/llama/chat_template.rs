@@ -3,16 +3,55 @@
 use std::ffi::{CString, c_char};
 use std::ptr::NonNull;
 
+use super::answer_parser::AnswerParser;
 use super::callback;
 use super::error::{LlamaError, check};
 use super::model::{Model, checked_string, take_string};
 
 /// A rendered prompt, to be tokenised with `add_special` and `parse_special`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct RenderedPrompt {
     pub text: String,
     /// A JSON array of stop strings that the template asks for.
     pub stops: String,
+    /// `None` where all of the answer is text.
+    pub parser: Option<AnswerParser>,
+}
+
+/// What a template renders. JSON is in OpenAI's form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatRequest<'a> {
+    /// An array.
+    pub messages: &'a str,
+    /// An array.
+    pub tools: Option<&'a str>,
+    pub allow_calls: bool,
+    pub parallel_calls: bool,
+    /// For templates that can be told.
+    pub thinking: bool,
+    /// Make a parser where the answer can hold more than text.
+    pub parse: bool,
+    /// Open the assistant's turn.
+    pub answer: bool,
+    /// Variables of the template, with their values as JSON.
+    pub variables: &'a [(String, String)],
+}
+
+impl<'a> ChatRequest<'a> {
+    /// A plain conversation.
+    #[must_use]
+    pub fn new(messages: &'a str) -> Self {
+        Self {
+            messages,
+            tools: None,
+            allow_calls: false,
+            parallel_calls: false,
+            thinking: true,
+            parse: false,
+            answer: true,
+            variables: &[],
+        }
+    }
 }
 
 /// A parsed Jinja template.
@@ -56,19 +95,56 @@ impl ChatTemplate {
         Ok(Self { raw, _model: model.clone() })
     }
 
-    /// Renders messages (a JSON array in OpenAI's form) and opens the assistant's turn.
+    /// Renders a conversation.
     ///
     /// # Errors
     /// What the template raised, e.g. that roles must alternate.
-    pub fn render(&self, messages_json: &str) -> Result<RenderedPrompt, LlamaError> {
-        let messages = CString::new(messages_json).map_err(|_| LlamaError::NulInText)?;
-        let (mut text, mut stops) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: the JSON is NUL-terminated; writes two strings that are freed below.
-        let status = unsafe {
-            llama_sys::shim_chat_render(self.raw.as_ptr(), messages.as_ptr(), true, &raw mut text, &raw mut stops)
+    pub fn render(&self, asked: &ChatRequest<'_>) -> Result<RenderedPrompt, LlamaError> {
+        let to_c = |text: &str| CString::new(text).map_err(|_| LlamaError::NulInText);
+        let messages = to_c(asked.messages)?;
+        let tools = asked.tools.map(to_c).transpose()?;
+        let names = asked.variables.iter().map(|(name, _)| to_c(name)).collect::<Result<Vec<_>, _>>()?;
+        let values = asked.variables.iter().map(|(_, value)| to_c(value)).collect::<Result<Vec<_>, _>>()?;
+        let name_pointers: Vec<*const c_char> = names.iter().map(|text| text.as_ptr()).collect();
+        let value_pointers: Vec<*const c_char> = values.iter().map(|text| text.as_ptr()).collect();
+        let request = llama_sys::shim_chat_request {
+            messages: messages.as_ptr(),
+            tools: tools.as_ref().map_or(std::ptr::null(), |text| text.as_ptr()),
+            allow_calls: asked.allow_calls,
+            parallel_calls: asked.parallel_calls,
+            thinking: asked.thinking,
+            parse: asked.parse,
+            answer: asked.answer,
+            names: name_pointers.as_ptr(),
+            values: value_pointers.as_ptr(),
+            n_variables: names.len(),
         };
+        let (mut text, mut stops, mut parser) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: all text is NUL-terminated and outlives the call; what is written is owned below.
+        let status = unsafe {
+            llama_sys::shim_chat_render(
+                self.raw.as_ptr(),
+                &raw const request,
+                &raw mut text,
+                &raw mut stops,
+                &raw mut parser,
+            )
+        };
+        let parser = NonNull::new(parser).map(AnswerParser::from_raw);
         let stops = take_string(stops).unwrap_or_default();
-        Ok(RenderedPrompt { text: checked_string("rendering the chat template", status, text)?, stops })
+        Ok(RenderedPrompt { text: checked_string("rendering the chat template", status, text)?, stops, parser })
+    }
+
+    /// Whether the template knows what tools are.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn knows_tools(&self) -> Result<bool, LlamaError> {
+        let mut knows = false;
+        // SAFETY: a live template; writes one flag.
+        let status = unsafe { llama_sys::shim_chat_knows_tools(self.raw.as_ptr(), &raw mut knows) };
+        check("looking at the chat template", status, String::new())?;
+        Ok(knows)
     }
 }
 
@@ -95,7 +171,8 @@ pub fn render_builtin(name: &str, messages: &[(&str, &str)]) -> Result<RenderedP
             &raw mut text,
         )
     };
-    Ok(RenderedPrompt { text: checked_string("rendering a built-in chat template", status, text)?, stops: "[]".into() })
+    let text = checked_string("rendering a built-in chat template", status, text)?;
+    Ok(RenderedPrompt { text, stops: "[]".into(), parser: None })
 }
 
 /// The names that [`render_builtin`] knows, as a JSON array.

@@ -3,6 +3,8 @@
 use std::ffi::CString;
 use std::ptr::NonNull;
 
+use crate::constrain::TokenFilter;
+
 use super::callback;
 use super::error::{LlamaError, check};
 use super::sampler::Chain;
@@ -18,7 +20,9 @@ pub struct Grammar {
     chain: Chain,
     /// Once a token was refused, llama.cpp aborts at the next use.
     poisoned: bool,
-    _vocab: Vocab,
+    vocab: Vocab,
+    candidates: Vec<llama_sys::llama_token_data>,
+    bits: Vec<u32>,
 }
 
 impl Grammar {
@@ -35,11 +39,23 @@ impl Grammar {
         });
         check("parsing a grammar", status, log).map_err(|e| LlamaError::Grammar(e.to_string()))?;
         let raw = NonNull::new(raw).ok_or_else(|| LlamaError::Grammar("it does not parse".into()))?;
-        Ok(Self { chain: Chain::from_raw(raw), poisoned: false, _vocab: vocab.clone() })
+        Ok(Self {
+            chain: Chain::from_raw(raw),
+            poisoned: false,
+            vocab: vocab.clone(),
+            candidates: Vec::new(),
+            bits: Vec::new(),
+        })
     }
 
-    pub(super) fn apply(&mut self, array: &mut llama_sys::llama_token_data_array) -> Result<(), LlamaError> {
-        self.guard(|chain| chain.apply(array))
+    fn apply(&mut self, candidates: &mut [llama_sys::llama_token_data]) -> Result<(), LlamaError> {
+        let mut array = llama_sys::llama_token_data_array {
+            data: candidates.as_mut_ptr(),
+            size: candidates.len(),
+            selected: -1,
+            sorted: false,
+        };
+        self.guard(|chain| chain.apply(&mut array))
     }
 
     /// Moves on by one token.
@@ -57,6 +73,40 @@ impl Grammar {
         let result = call(&mut self.chain);
         self.poisoned = result.is_err();
         result
+    }
+}
+
+fn refused(token: &llama_sys::llama_token_data) -> bool {
+    token.logit == f32::NEG_INFINITY
+}
+
+impl TokenFilter for Grammar {
+    fn allows(&mut self, token: u32) -> Result<bool, String> {
+        let id = i32::try_from(token).map_err(|e| e.to_string())?;
+        let mut candidates = [llama_sys::llama_token_data { id, logit: 0.0, p: 0.0 }];
+        self.apply(&mut candidates).map_err(|e| e.to_string())?;
+        Ok(!refused(&candidates[0]))
+    }
+
+    fn allowed(&mut self) -> Result<&[u32], String> {
+        let ids = 0..i32::try_from(self.vocab.n_tokens()).map_err(|e| e.to_string())?;
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
+        candidates.extend(ids.map(|id| llama_sys::llama_token_data { id, logit: 0.0, p: 0.0 }));
+        let applied = self.apply(&mut candidates);
+        self.bits.clear();
+        let word = |tokens: &[llama_sys::llama_token_data]| {
+            tokens.iter().enumerate().fold(0, |word, (bit, token)| word | u32::from(!refused(token)) << bit)
+        };
+        self.bits.extend(candidates.chunks(32).map(word));
+        self.candidates = candidates;
+        applied.map_err(|e| e.to_string())?;
+        Ok(&self.bits)
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), String> {
+        let token = Token::new(token).ok_or("the token is beyond the vocabulary")?;
+        Grammar::accept(self, token).map_err(|e| e.to_string())
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod adapter;
+mod answer_parser;
 mod backend;
 mod batch;
 mod callback;
@@ -27,10 +28,11 @@ mod threads;
 mod vocab;
 
 pub use adapter::Adapter;
+pub use answer_parser::{Answer, AnswerParser};
 pub use backend::{Backend, revision};
 pub use batch::{Batch, Pos};
 pub use callback::AbortFlag;
-pub use chat_template::{ChatTemplate, RenderedPrompt, builtin_template_names, render_builtin};
+pub use chat_template::{ChatRequest, ChatTemplate, RenderedPrompt, builtin_template_names, render_builtin};
 pub use context::{Context, ContextParams, FlashAttention, KvType, Logits, SeqId};
 pub use device::{Device, DeviceKind};
 pub use driver::{Driver, drivers};

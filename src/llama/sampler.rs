@@ -2,9 +2,10 @@
 
 use std::ptr::NonNull;
 
+use crate::constrain::TokenFilter;
+
 use super::context::Logits;
 use super::error::{LlamaError, check};
-use super::grammar::Grammar;
 use super::penalties::Penalties;
 use super::select::select_top;
 use super::vocab::{Token, Vocab};
@@ -33,6 +34,8 @@ pub struct SamplerConfig {
     pub seed: u32,
     /// Never choose a token that ends the generation.
     pub ignore_end: bool,
+    /// Added to the logits of these tokens. Minus infinity bans one.
+    pub bias: Vec<(Token, f32)>,
 }
 
 impl Default for SamplerConfig {
@@ -50,6 +53,7 @@ impl Default for SamplerConfig {
             presence_penalty: 0.0,
             seed: 0,
             ignore_end: false,
+            bias: Vec::new(),
         }
     }
 }
@@ -68,7 +72,8 @@ pub struct Sampler {
     banned: Vec<i32>,
     filters: Chain,
     dist: Chain,
-    grammar: Option<Grammar>,
+    filter: Option<Box<dyn TokenFilter>>,
+    bias: Vec<(i32, f32)>,
     candidates: Vec<llama_sys::llama_token_data>,
     top: Vec<(f32, i32)>,
     poisoned: bool,
@@ -109,17 +114,18 @@ impl Sampler {
             },
             filters: Chain(filters),
             dist: Chain(dist),
-            grammar: None,
+            filter: None,
+            bias: config.bias.iter().map(|(token, bias)| (token.raw(), *bias)).collect(),
             candidates: Vec::new(),
             top: Vec::new(),
             poisoned: false,
         })
     }
 
-    /// Allows only what the grammar accepts.
+    /// Chooses only what the filter allows.
     #[must_use]
-    pub fn with_grammar(mut self, grammar: Grammar) -> Self {
-        self.grammar = Some(grammar);
+    pub fn with_filter(mut self, filter: Box<dyn TokenFilter>) -> Self {
+        self.filter = Some(filter);
         self
     }
 
@@ -157,16 +163,23 @@ impl Sampler {
         // Below this, dividing by it leaves nothing that could be told apart.
         let greedy = self.temperature < 1e-6;
         let k = if greedy { 1 } else { self.top_k };
-        let sorted = if k > 0 && self.grammar.is_none() {
+        let sorted = if k > 0 && self.bias.is_empty() {
             self.take_top(logits, k)?;
             true
         } else {
             self.take_all(logits)?;
             false
         };
-        let token = if greedy { best(&self.candidates)? } else { self.draw(sorted)? };
-        if let Some(grammar) = &mut self.grammar {
-            grammar.accept(token)?;
+        let mut token = if greedy { best(&self.candidates)? } else { self.draw(sorted)? };
+        if let Some(mut filter) = self.filter.take() {
+            // What is drawn is nearly always allowed already; to ask for all that is allowed takes much longer. The
+            // chances stay the same: a token that is refused is drawn again, from those that are not.
+            if !filter.allows(token.index()).map_err(LlamaError::Grammar)? {
+                self.take_allowed(logits, filter.allowed().map_err(LlamaError::Grammar)?)?;
+                token = if greedy { best(&self.candidates)? } else { self.draw(false)? };
+            }
+            filter.accept(token.index()).map_err(LlamaError::Grammar)?;
+            self.filter = Some(filter);
         }
         self.accept(token);
         Ok(token)
@@ -194,7 +207,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Makes the whole vocabulary the candidates, or what the grammar allows of it and top-k leaves.
+    /// Makes the whole vocabulary the candidates, or what top-k leaves of it.
     fn take_all(&mut self, logits: &[f32]) -> Result<(), LlamaError> {
         // llama.cpp's sorts and draws assume an order, which NaN has not, and a finite sum.
         if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
@@ -202,29 +215,61 @@ impl Sampler {
         }
         self.candidates.clear();
         self.candidates.extend((0i32..).zip(logits).map(|(id, logit)| candidate(id, *logit)));
-        for token in &self.banned {
-            if let Some(candidate) = usize::try_from(*token).ok().and_then(|index| self.candidates.get_mut(index)) {
-                candidate.logit = f32::NEG_INFINITY;
+        self.adjust(logits);
+        Ok(())
+    }
+
+    /// Makes those the candidates whose bits are set, or what top-k leaves of them.
+    fn take_allowed(&mut self, logits: &[f32], bits: &[u32]) -> Result<(), LlamaError> {
+        self.candidates.clear();
+        for (number, bits) in bits.iter().enumerate() {
+            let mut left = *bits;
+            while left != 0 {
+                let index = number * 32 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                let Some(logit) = logits.get(index) else { break };
+                if logit.is_nan() || *logit == f32::INFINITY {
+                    return Err(LlamaError::NanLogits);
+                }
+                let id = i32::try_from(index).map_err(|_| LlamaError::NanLogits)?;
+                self.candidates.push(candidate(id, *logit));
             }
         }
-        if let Some(grammar) = &mut self.grammar {
-            grammar.apply(&mut array(&mut self.candidates, false))?;
+        self.adjust(logits);
+        Ok(())
+    }
+
+    /// Applies bans, biases, penalties and top-k to the candidates, which are in the order of their ids.
+    fn adjust(&mut self, logits: &[f32]) {
+        let at = |candidates: &[llama_sys::llama_token_data], token: i32| {
+            candidates.binary_search_by_key(&token, |candidate| candidate.id).ok()
+        };
+        for token in &self.banned {
+            if let Some(index) = at(&self.candidates, *token) {
+                self.candidates[index].logit = f32::NEG_INFINITY;
+            }
+        }
+        if let Some(penalties) = &self.penalties {
+            for (logit, id) in penalties.adjusted(logits) {
+                if let Some(index) = at(&self.candidates, id)
+                    && self.candidates[index].logit > f32::NEG_INFINITY
+                {
+                    self.candidates[index].logit = logit;
+                }
+            }
+        }
+        for (token, bias) in &self.bias {
+            if let Some(index) = at(&self.candidates, *token) {
+                self.candidates[index].logit += bias;
+            }
         }
         // Filters take logarithms of probabilities.
         self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
-        if let Some(penalties) = &self.penalties {
-            let adjusted: std::collections::HashMap<i32, f32> =
-                penalties.adjusted(logits).map(|(logit, id)| (id, logit)).collect();
-            for candidate in &mut self.candidates {
-                candidate.logit = adjusted.get(&candidate.id).copied().unwrap_or(candidate.logit);
-            }
-        }
         if self.top_k > 0 && self.candidates.len() > self.top_k {
             let order = |a: &llama_sys::llama_token_data, b: &llama_sys::llama_token_data| b.logit.total_cmp(&a.logit);
             self.candidates.select_nth_unstable_by(self.top_k - 1, order);
             self.candidates.truncate(self.top_k);
         }
-        Ok(())
     }
 
     /// Filters, applies the temperature and draws.

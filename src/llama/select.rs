@@ -35,6 +35,14 @@ pub(super) fn select_top(logits: &[f32], k: usize, top: &mut Vec<(f32, i32)>) ->
     Ok(())
 }
 
+/// The natural logarithm of the sum of all exponentials.
+#[allow(clippy::cast_possible_truncation)] // A logarithm of this size has digits to spare.
+pub(super) fn log_sum(logits: &[f32]) -> f32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    max + sum.ln() as f32
+}
+
 /// The block's largest value. Split in lanes, so that the compiler can use vector instructions.
 fn max_of_block(block: &[f32]) -> Result<f32, LlamaError> {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -92,7 +100,15 @@ fn push(heap: &mut Vec<(f32, i32)>, item: (f32, i32), k: usize) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::select_top;
+    use super::{log_sum, select_top};
+
+    #[test]
+    fn probabilities_sum_to_one() {
+        let logits = [1.0f32, 3.0, -2.0, f32::NEG_INFINITY];
+        let all = log_sum(&logits);
+        let sum: f32 = logits.iter().map(|logit| (logit - all).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+    }
 
     proptest! {
         #[test]

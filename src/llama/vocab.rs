@@ -117,6 +117,20 @@ impl Vocab {
         }
     }
 
+    /// Names of the tokens that are no text: what parsing special tokens reads as them.
+    #[must_use]
+    pub fn control_names(&self) -> Vec<Vec<u8>> {
+        let mut names = Vec::new();
+        for token in (0..self.n_tokens()).filter_map(Token::new) {
+            let (mut text, mut name) = (Vec::new(), Vec::new());
+            let both = self.append_piece(token, false, &mut text).and(self.append_piece(token, true, &mut name));
+            if both.is_ok() && text.is_empty() && !name.is_empty() {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Appends the token's bytes to `out`. They need not be whole UTF-8: a character can span tokens.
     /// Control tokens give nothing unless `special` is set.
     ///

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::chat::TemplateChoice;
 use crate::engine::{EngineConfig, EngineHandle, Job, default_threads};
-use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Token, Vocab};
+use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams};
 use crate::placement::{self, Choice, Inventory, PlacementError};
 
 use super::delta::DeltaStream;
@@ -14,15 +14,15 @@ use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
 use super::offload;
 use super::plan;
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, Prompt};
+use super::prompt::{Prepared, Prompts};
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, LoadSpec, Prompt};
 use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
 #[derive(Debug)]
 pub struct LocalRunner {
     // Dropped first: the engine's thread ends before the model is let go.
     engine: EngineHandle,
-    vocab: Vocab,
-    template: TemplateChoice,
+    prompts: Prompts,
     info: RunnerInfo,
 }
 
@@ -99,7 +99,7 @@ impl LocalRunner {
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        Ok(Self { engine, vocab, template, info })
+        Ok(Self { engine, prompts: Prompts::new(vocab, template), info })
     }
 }
 
@@ -124,55 +124,31 @@ fn place(
 
 impl Runner for LocalRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let mut stop = spec.stop.clone();
-        let tokens = match &spec.input {
-            Input::Raw(text) => self.tokenize(text, true)?,
-            Input::Tokens(tokens) => tokens.clone(),
-            Input::Messages(messages) => {
-                let prompt = self.template.render(messages).map_err(|e| RunnerError::BadRequest(e.to_string()))?;
-                stop.extend(prompt.stops);
-                // The template leaves BOS and EOS to the tokeniser.
-                self.tokenize(&prompt.text, true)?
-            }
-        };
+        let Prepared { tokens, stops, parser, filter } = self.prompts.prepare(spec)?;
         let events = self.engine.submit(Job {
             prompt: tokens,
             sampling: spec.sampling.clone(),
-            stop,
+            stop: spec.stop.iter().cloned().chain(stops).collect(),
             max_tokens: spec.max_tokens,
             priority: spec.priority,
+            filter,
+            logprobs: spec.logprobs.map(|n| n as usize),
         })?;
-        Ok(DeltaStream::new(events, None))
+        Ok(DeltaStream::new(events, parser))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
-        let text = match &spec.input {
-            Input::Raw(text) => text.clone(),
-            Input::Tokens(tokens) => String::from_utf8_lossy(&self.pieces(tokens)?.concat()).into_owned(),
-            Input::Messages(messages) => {
-                self.template.render(messages).map_err(|e| RunnerError::BadRequest(e.to_string()))?.text
-            }
-        };
-        let tokens = self.tokenize(&text, true)?;
+        let Prepared { tokens, .. } = self.prompts.prepare(spec)?;
+        let text = String::from_utf8_lossy(&self.prompts.pieces(&tokens)?.concat()).into_owned();
         Ok(Prompt { text, tokens })
     }
 
     fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, RunnerError> {
-        let tokens = self.vocab.tokenize(text, special, special).map_err(|e| match e {
-            LlamaError::TextTooLong { .. } => RunnerError::BadRequest(e.to_string()),
-            e => RunnerError::Failed(e.to_string()),
-        })?;
-        Ok(tokens.into_iter().map(Token::index).collect())
+        self.prompts.tokenize(text, special, special)
     }
 
     fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, RunnerError> {
-        let piece = |id: &TokenId| {
-            let mut bytes = Vec::new();
-            let token = Token::new(*id).ok_or(LlamaError::NoVocabulary);
-            let appended = token.and_then(|token| self.vocab.append_piece(token, true, &mut bytes));
-            appended.map(|()| bytes).map_err(|e| RunnerError::BadRequest(format!("token {id}: {e}")))
-        };
-        tokens.iter().map(piece).collect()
+        self.prompts.pieces(tokens)
     }
 
     fn embed(&self, _spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {

@@ -11,7 +11,11 @@ mod local;
 #[cfg(feature = "llama")]
 mod offload;
 #[cfg(feature = "llama")]
+mod output;
+#[cfg(feature = "llama")]
 mod plan;
+#[cfg(feature = "llama")]
+mod prompt;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
 mod stub;

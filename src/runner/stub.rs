@@ -162,6 +162,8 @@ impl Runner for StubRunner {
             stop: spec.stop.clone(),
             max_tokens: spec.max_tokens,
             priority: spec.priority,
+            filter: None,
+            logprobs: spec.logprobs.map(|n| n as usize),
         })?;
         Ok(DeltaStream::new(events, stub_parser::parser_for(&spec.chat)))
     }

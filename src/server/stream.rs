@@ -1,14 +1,18 @@
 //! A generation as an HTTP body.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use futures_util::Stream;
 
 use super::error::ApiError;
 use crate::api::Encoder;
 use crate::engine::Summary;
 use crate::registry::Lease;
-use crate::runner::{Answer, DeltaStream, RunnerError};
+use crate::runner::{Answer, Delta, DeltaStream, RunnerError};
 
 /// A lease held by async code: it is let go on a blocking thread, since that can wait for an engine to end.
 #[derive(Debug)]
@@ -29,17 +33,70 @@ impl Drop for HeldLease {
     }
 }
 
+/// Several answers to one request, read together.
+#[derive(Debug)]
+pub(super) struct Choices {
+    streams: Vec<DeltaStream>,
+    /// Where to look first, so that all get their turn.
+    next: usize,
+}
+
+impl From<DeltaStream> for Choices {
+    fn from(stream: DeltaStream) -> Self {
+        vec![stream].into()
+    }
+}
+
+impl From<Vec<DeltaStream>> for Choices {
+    fn from(streams: Vec<DeltaStream>) -> Self {
+        Self { streams, next: 0 }
+    }
+}
+
+type Step = (usize, Result<Delta, RunnerError>);
+
+impl Choices {
+    /// The next step of whichever answer has one, with its number.
+    async fn recv(&mut self) -> Option<Step> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        let n = self.streams.len();
+        let mut pending = false;
+        for index in (0..n).map(|offset| (self.next + offset) % n) {
+            match Pin::new(&mut self.streams[index]).poll_next(cx) {
+                Poll::Ready(Some(delta)) => {
+                    self.next = index + 1;
+                    return Poll::Ready(Some((index, delta)));
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(None) }
+    }
+
+    fn try_recv(&mut self) -> Option<Step> {
+        self.streams.iter_mut().enumerate().find_map(|(index, stream)| Some((index, stream.try_recv()?)))
+    }
+}
+
 /// Bytes from which on a write is large enough.
 const FRAMES: usize = 4096;
 
 /// Streams frame by frame. A client that leaves drops the body, which cancels the generation. What fails before
 /// the first token still has its own status, so the answer begins with that token.
 pub(super) async fn respond(
-    mut deltas: DeltaStream,
+    deltas: impl Into<Choices>,
     lease: HeldLease,
     mut encoder: impl Encoder + 'static,
 ) -> Result<Response, ApiError> {
-    let mut next = deltas.recv().await.transpose()?.map(Ok);
+    let mut deltas = deltas.into();
+    let mut next = match deltas.recv().await {
+        Some((_, Err(error))) => return Err(error.into()),
+        first => first,
+    };
     let content_type = encoder.content_type();
     let frames = async_stream::stream! {
         // The model stays loaded for as long as this body lives.
@@ -48,15 +105,22 @@ pub(super) async fn respond(
             // What has come meanwhile goes into the same write.
             let mut frames = Vec::with_capacity(FRAMES);
             let mut item = Some(item);
-            while let Some(one) = item {
+            let mut broken = false;
+            while let Some((choice, one)) = item {
+                encoder.choose(choice);
                 match &one {
                     Ok(delta) => encoder.delta(delta, &mut frames),
-                    Err(error) => encoder.error(error, &mut frames),
+                    Err(error) => {
+                        encoder.error(error, &mut frames);
+                        broken = true;
+                        break;
+                    }
                 }
                 item = if frames.len() < FRAMES { deltas.try_recv() } else { None };
             }
             yield Ok::<_, std::convert::Infallible>(Bytes::from(frames));
-            next = deltas.recv().await;
+            // Nothing follows an error, of no answer.
+            next = if broken { None } else { deltas.recv().await };
         }
     };
     let mut response = Response::new(Body::from_stream(frames));

@@ -285,6 +285,7 @@ fn greedy() -> SamplerConfig {
         frequency_penalty: 0.0,
         presence_penalty: 0.0,
         seed: 1,
+        bias: Vec::new(),
     }
 }
 
@@ -328,7 +329,7 @@ fn grammar_refuses_a_token(files: &Files) {
     // In a sampler: only what the grammar allows comes out, then the end.
     let mut context = Context::new(&model, &params()).unwrap();
     let grammar = Grammar::new(&vocab, "root ::= \"ab\"", "root").unwrap();
-    let mut sampler = Sampler::new(&vocab, &greedy()).unwrap().with_grammar(grammar);
+    let mut sampler = Sampler::new(&vocab, &greedy()).unwrap().with_filter(Box::new(grammar));
     let mut text = Vec::new();
     for at in 0..4 {
         decode(&mut context, at, 1).unwrap();

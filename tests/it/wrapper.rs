@@ -43,7 +43,7 @@ fn the_stream_is_an_iterator_that_ends_with_one_summary() {
     let text: String = tokens
         .iter()
         .map(|event| match event {
-            Event::Token { text } => text.as_str(),
+            Event::Token { text, .. } => text.as_str(),
             other => panic!("{other:?} before the end"),
         })
         .collect();
@@ -66,7 +66,7 @@ fn a_recurrent_model_says_the_same_with_a_hot_and_a_cold_cache() {
         let (mut text, mut cached) = (String::new(), 0);
         for event in engine.submit(job).unwrap() {
             match event.unwrap() {
-                Event::Token { text: more } => text.push_str(&more),
+                Event::Token { text: more, .. } => text.push_str(&more),
                 Event::Done(summary) => cached = summary.usage.cached_tokens,
                 Event::Error(error) => panic!("{error}"),
             }

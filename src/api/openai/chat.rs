@@ -1,12 +1,15 @@
 //! The request body of `POST /v1/chat/completions`.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::tools::{self, ResponseFormat, ToolChoiceField, ToolField};
+use super::turn::Turn;
 use crate::api::shimmy::{GenerateRequest, StreamOptions};
 use crate::api::{BadRequest, StopList, is_empty};
-use crate::chat::{Message, Role};
-use crate::engine::Priority;
+use crate::chat::{ChatOptions, ToolChoice};
+use crate::constrain::Constraint;
+use crate::engine::{Priority, TokenId};
 use crate::runner::GenerateSpec;
 
 /// What is absent takes the defaults of shimmy's own dialect.
@@ -34,36 +37,28 @@ struct Fields {
     ignore_eos: bool,
     #[serde(default)]
     priority: Priority,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Turn {
-    role: TurnRole,
-    content: Option<Content>,
-    // What an answer can hold beside its text; an answer comes back as a turn.
+    n: Option<u32>,
     #[serde(default)]
-    tool_calls: Vec<Value>,
-    function_call: Option<Value>,
-    audio: Option<Value>,
+    tools: Vec<ToolField>,
+    tool_choice: Option<ToolChoiceField>,
+    parallel_tool_calls: Option<bool>,
+    response_format: Option<ResponseFormat>,
+    /// llama.cpp's grammars.
+    grammar: Option<String>,
+    #[serde(default)]
+    logprobs: bool,
+    top_logprobs: Option<u32>,
+    #[serde(default)]
+    logit_bias: Map<String, Value>,
+    reasoning_effort: Option<String>,
+    #[serde(default)]
+    chat_template_kwargs: Map<String, Value>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TurnRole {
-    System,
-    /// What newer models call the system's turn.
-    Developer,
-    User,
-    Assistant,
-    Tool,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Value>),
-}
+/// Answers to one request.
+const MAX_CHOICES: u32 = 128;
+/// Other tokens whose probabilities are told.
+const MAX_TOP_LOGPROBS: u32 = 20;
 
 /// A request, and what of it has no effect here.
 #[derive(Clone, Debug)]
@@ -78,35 +73,21 @@ type AsksForNothing = fn(&Value) -> bool;
 
 /// Fields whose meaning would be lost if we passed over them.
 const NOT_SERVED: &[(&str, AsksForNothing)] = &[
-    ("n", |value| value == 1),
-    ("tools", is_empty),
     ("functions", is_empty),
-    ("tool_choice", |value| value == "none" || value == "auto"),
     ("function_call", |value| value == "none" || value == "auto"),
-    ("parallel_tool_calls", Value::is_boolean),
-    ("response_format", |value| value["type"] == "text"),
-    ("logprobs", |value| value == false),
-    ("top_logprobs", |value| value == 0),
-    ("logit_bias", has_no_fields),
     ("modalities", |value| *value == serde_json::json!(["text"])),
     ("audio", |_| false),
     ("web_search_options", |_| false),
     // Those of other local servers.
-    ("grammar", is_empty),
     ("json_schema", is_empty),
     ("guided_json", is_empty),
     ("guided_regex", is_empty),
     ("guided_choice", is_empty),
     ("guided_grammar", is_empty),
     ("structured_outputs", is_empty),
-    ("chat_template_kwargs", has_no_fields),
     ("continue_final_message", |value| value == false),
     ("add_generation_prompt", |value| value == true),
 ];
-
-fn has_no_fields(value: &Value) -> bool {
-    value.as_object().is_some_and(serde_json::Map::is_empty)
-}
 
 /// A field that is null is a field that is absent.
 fn drop_nulls(value: &mut Value) {
@@ -132,12 +113,23 @@ impl ChatRequest {
         }
         let (fields, mut ignored) = crate::api::from_value_noting_ignored::<Fields>(body)?;
         ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
+        let named = fields.messages.iter().enumerate().filter(|(_, turn)| turn.ignores_name());
+        ignored.extend(named.map(|(index, _)| format!("messages.{index}.name")));
+        if !(1..=MAX_CHOICES).contains(&fields.n.unwrap_or(1)) {
+            return Err(BadRequest(format!("n is {}; it must be from 1 to {MAX_CHOICES}", fields.n.unwrap_or(0))));
+        }
         Ok(Self { fields, ignored })
     }
 
     #[must_use]
     pub fn streams(&self) -> bool {
         self.fields.stream
+    }
+
+    /// How many answers are wanted.
+    #[must_use]
+    pub fn choices(&self) -> u32 {
+        self.fields.n.unwrap_or(1)
     }
 
     #[must_use]
@@ -148,7 +140,11 @@ impl ChatRequest {
     /// # Errors
     /// What is out of range, or is no text.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
-        let fields = self.fields;
+        let mut fields = self.fields;
+        let chat = chat_options(&mut fields)?;
+        let constraint = form(&mut fields, &chat)?;
+        let logprobs = logprobs(&fields)?;
+        let logit_bias = logit_bias(std::mem::take(&mut fields.logit_bias))?;
         let messages = fields.messages.into_iter().enumerate().map(|(index, turn)| turn.into_message(index));
         let request = GenerateRequest {
             model: fields.model,
@@ -167,49 +163,79 @@ impl ChatRequest {
             ignore_eos: fields.ignore_eos,
             ..GenerateRequest::default()
         };
-        request.into_spec()
+        let mut spec = request.into_spec()?;
+        spec.sampling.logit_bias = logit_bias;
+        spec.sampling.validate().map_err(BadRequest)?;
+        Ok(GenerateSpec { chat, constraint, logprobs, ..spec })
     }
 }
 
-impl Turn {
-    fn into_message(self, index: usize) -> Result<Message, BadRequest> {
-        let role = match self.role {
-            TurnRole::System | TurnRole::Developer => Role::System,
-            TurnRole::User => Role::User,
-            TurnRole::Assistant => Role::Assistant,
-            TurnRole::Tool => Role::Tool,
-        };
-        let calls = (!self.tool_calls.is_empty()).then_some("tool_calls");
-        let other = calls.or(self.function_call.and(Some("function_call"))).or(self.audio.and(Some("audio")));
-        if let Some(field) = other {
-            return Err(BadRequest(format!("`messages[{index}].{field}` is not served by this version")));
+fn chat_options(fields: &mut Fields) -> Result<ChatOptions, BadRequest> {
+    let tools = tools::tools(std::mem::take(&mut fields.tools))?;
+    let tool_choice = tools::tool_choice(fields.tool_choice.take(), &tools)?;
+    let mut template_args = std::mem::take(&mut fields.chat_template_kwargs);
+    let mut thinking = template_args.get("enable_thinking").and_then(Value::as_bool);
+    match fields.reasoning_effort.as_deref() {
+        None => {}
+        Some("none") => thinking = Some(false),
+        Some(effort @ ("minimal" | "low" | "medium" | "high" | "xhigh")) => {
+            template_args.entry("reasoning_effort").or_insert_with(|| effort.into());
         }
-        let content = match self.content {
-            None => return Err(BadRequest(format!("messages[{index}].content is missing"))),
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) if parts.is_empty() => {
-                return Err(BadRequest(format!("messages[{index}].content is empty")));
-            }
-            Some(Content::Parts(parts)) => {
-                let texts: Result<Vec<&str>, _> =
-                    parts.iter().enumerate().map(|(part, value)| text_of(value, index, part)).collect();
-                texts?.join("\n")
-            }
-        };
-        Ok(Message::new(role, content))
+        Some(other) => {
+            return Err(BadRequest(format!(
+                "reasoning_effort is {other:?}; it can be none, minimal, low, medium, high or xhigh"
+            )));
+        }
+    }
+    Ok(ChatOptions {
+        tools,
+        tool_choice,
+        parallel_tool_calls: fields.parallel_tool_calls.unwrap_or(true),
+        thinking,
+        template_args,
+        parse: true,
+    })
+}
+
+/// The form that the answer must have.
+fn form(fields: &mut Fields, chat: &ChatOptions) -> Result<Option<Constraint>, BadRequest> {
+    let format = tools::constraint(fields.response_format.take())?;
+    let grammar = fields.grammar.take().filter(|grammar| !grammar.is_empty()).map(Constraint::Gbnf);
+    if format.is_some() && grammar.is_some() {
+        return Err(BadRequest("give `response_format` or `grammar`, not both".into()));
+    }
+    let form = format.or(grammar);
+    // A text that keeps to a form cannot be a call as well.
+    if form.is_some() && !chat.tools.is_empty() && chat.tool_choice == ToolChoice::Auto {
+        return Err(BadRequest(
+            "`response_format` and `tools` together need a `tool_choice`: none for an answer of that form, required for a call"
+                .into(),
+        ));
+    }
+    Ok(form)
+}
+
+fn logprobs(fields: &Fields) -> Result<Option<u32>, BadRequest> {
+    match (fields.logprobs, fields.top_logprobs) {
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(BadRequest("`top_logprobs` needs `logprobs`: true".into())),
+        (true, Some(n)) if n > MAX_TOP_LOGPROBS => {
+            Err(BadRequest(format!("top_logprobs is {n}; it must be from 0 to {MAX_TOP_LOGPROBS}")))
+        }
+        (true, n) => Ok(Some(n.unwrap_or(0))),
     }
 }
 
-fn text_of(part: &Value, message: usize, index: usize) -> Result<&str, BadRequest> {
-    let at = || format!("messages[{message}].content[{index}]");
-    match part["type"].as_str() {
-        // An answer of OpenAI's may come back as a refusal.
-        Some(kind @ ("text" | "refusal")) => {
-            part[kind].as_str().ok_or_else(|| BadRequest(format!("{}.{kind} is missing", at())))
-        }
-        Some(other) => Err(BadRequest(format!("{}: parts of type {other:?} are not served by this version", at()))),
-        None => Err(BadRequest(format!("{}.type is missing", at()))),
-    }
+/// Keys are token ids.
+fn logit_bias(field: Map<String, Value>) -> Result<Vec<(TokenId, f32)>, BadRequest> {
+    let entry = |(token, bias): (String, Value)| {
+        #[allow(clippy::cast_possible_truncation)] // The range is checked with the other parameters.
+        let pair = token.parse().ok().zip(bias.as_f64().map(|bias| bias as f32));
+        pair.ok_or_else(|| {
+            BadRequest(format!("logit_bias.{token}: the key must be a token's number, its value a number"))
+        })
+    };
+    field.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]
@@ -218,6 +244,8 @@ mod tests {
 
     use super::ChatRequest;
     use crate::chat::{Message, Role};
+    use crate::chat::{Tool, ToolCall, ToolChoice};
+    use crate::constrain::Constraint;
     use crate::runner::Input;
 
     /// Clients send what they have no value for as null, and an answer back as it came.
@@ -240,10 +268,71 @@ mod tests {
         assert_eq!(messages[2], Message::new(Role::Assistant, "c"));
     }
 
+    fn spec(more: serde_json::Value) -> Result<crate::runner::GenerateSpec, String> {
+        let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "a" }] });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        ChatRequest::from_value(body).and_then(ChatRequest::into_spec).map_err(|error| error.0)
+    }
+
+    #[test]
+    fn tools_and_their_choice() {
+        let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": { "type": "object" } } }]);
+        let chat =
+            |choice: serde_json::Value| spec(json!({ "tools": tools, "tool_choice": choice })).map(|spec| spec.chat);
+        let named = chat(json!({ "type": "function", "function": { "name": "f" } })).expect("it is there");
+        let tool = Tool { name: "f".into(), description: String::new(), parameters: json!({ "type": "object" }) };
+        assert_eq!((named.tools, named.tool_choice), (vec![tool], ToolChoice::Named("f".into())));
+        assert_eq!(chat(json!("required")).expect("known").tool_choice, ToolChoice::Required);
+        assert_eq!(chat(json!(null)).expect("absent").tool_choice, ToolChoice::Auto);
+        let unknown = chat(json!({ "type": "function", "function": { "name": "g" } })).expect_err("not there");
+        assert_eq!(unknown, "tool_choice names \"g\", which is not among `tools`");
+        assert!(spec(json!({ "tool_choice": "required" })).is_err());
+        assert!(spec(json!({ "tools": [{ "type": "web_search" }] })).expect_err("no function").contains("web_search"));
+        let both = spec(json!({ "tools": tools, "response_format": { "type": "json_object" } })).expect_err("unclear");
+        assert!(both.contains("tool_choice"), "{both}");
+
+        let turns = json!([
+            { "role": "assistant", "content": null, "reasoning_content": "hm",
+              "tool_calls": [{ "id": "1", "type": "function", "function": { "name": "f", "arguments": "{}" } }] },
+            { "role": "tool", "tool_call_id": "1", "content": "7" },
+        ]);
+        let Input::Messages(turns) = spec(json!({ "messages": turns })).expect("it is served").input else { panic!() };
+        assert_eq!(turns[0].tool_calls, [ToolCall { id: "1".into(), name: "f".into(), arguments: "{}".into() }]);
+        assert_eq!((turns[0].reasoning_content.as_deref(), turns[1].tool_call_id.as_deref()), (Some("hm"), Some("1")));
+    }
+
+    #[test]
+    fn forms_probabilities_and_thoughts() {
+        let form = |format| spec(json!({ "response_format": format })).map(|spec| spec.constraint);
+        assert_eq!(form(json!({ "type": "json_object" })), Ok(Some(Constraint::JsonObject)));
+        let schema = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "string" } } });
+        assert_eq!(form(schema), Ok(Some(Constraint::JsonSchema(json!({ "type": "string" })))));
+        assert!(form(json!({ "type": "json_schema" })).is_err());
+        assert!(form(json!({ "type": "xml" })).is_err());
+        assert_eq!(spec(json!({ "grammar": "root ::= \"a\"" })).expect("one form").constraint.is_some(), true);
+        let logprobs = |more| spec(more).map(|spec| spec.logprobs);
+        assert_eq!(logprobs(json!({ "logprobs": true, "top_logprobs": 3 })), Ok(Some(3)));
+        assert_eq!(logprobs(json!({ "logprobs": true })), Ok(Some(0)));
+        assert!(
+            logprobs(json!({ "top_logprobs": 3 })).is_err()
+                && logprobs(json!({ "logprobs": true, "top_logprobs": 21 })).is_err()
+        );
+        let bias = spec(json!({ "logit_bias": { "17": -100 } })).expect("in range").sampling.logit_bias;
+        assert_eq!(bias, [(17, -100.0)]);
+        assert!(
+            spec(json!({ "logit_bias": { "x": 1 } })).is_err() && spec(json!({ "logit_bias": { "1": 101 } })).is_err()
+        );
+        let chat = spec(json!({ "reasoning_effort": "high", "chat_template_kwargs": { "enable_thinking": false } }))
+            .expect("known")
+            .chat;
+        assert_eq!((chat.thinking, &chat.template_args["reasoning_effort"]), (Some(false), &json!("high")));
+        assert_eq!(spec(json!({ "reasoning_effort": "none" })).expect("known").chat.thinking, Some(false));
+    }
+
     #[test]
     fn what_has_no_effect_is_listed_and_what_would_be_missed_is_refused() {
         let body = json!({
-            "model": "m", "user": "me", "n": 1, "tools": [], "tool_choice": "none", "logprobs": null,
+            "model": "m", "user": "me", "n": 1, "tools": [], "tool_choice": "none", "logprobs": null, "functions": [],
             "response_format": { "type": "text" }, "max_tokens": 5, "max_completion_tokens": 7, "seed": -1,
             "messages": [
                 { "role": "developer", "content": "be brief" },
@@ -262,13 +351,17 @@ mod tests {
             body[field] = value;
             ChatRequest::from_value(body).and_then(ChatRequest::into_spec).expect_err("it would be missed").0
         };
-        assert_eq!(refused("n", json!(2)), "`n` is not served by this version");
-        assert_eq!(refused("tools", json!([{}])), "`tools` is not served by this version");
+        assert_eq!(refused("n", json!(0)), "n is 0; it must be from 1 to 128");
+        assert_eq!(refused("functions", json!([{}])), "`functions` is not served by this version");
         assert_eq!(refused("messages", json!([])), "`messages` is empty");
         let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }]);
         assert!(refused("messages", image).starts_with("messages[0].content[0]: parts of type \"image_url\""));
-        let call = json!([{ "role": "assistant", "tool_calls": [{ "id": "1" }] }]);
-        assert_eq!(refused("messages", call), "`messages[0].tool_calls` is not served by this version");
+        let call = json!([{ "role": "assistant", "tool_calls": [{ "id": "1", "function": { "name": "f", "arguments": "[" } }] }]);
+        assert!(refused("messages", call).starts_with("messages[0].tool_calls[0]: "));
+        assert_eq!(
+            refused("messages", json!([{ "role": "tool", "content": "7" }])),
+            "messages[0].tool_call_id is missing"
+        );
         assert_eq!(
             refused("messages", json!([{ "role": "assistant", "content": null }])),
             "messages[0].content is missing"

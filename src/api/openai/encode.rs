@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::error_body;
 use crate::api::{Encoder, ErrorKind, push_json};
-use crate::engine::{FinishReason, Summary};
-use crate::runner::{Delta, RunnerError};
+use crate::engine::{FinishReason, Summary, TokenLogprob};
+use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};
 
 /// What all parts of one answer have in common.
 #[derive(Clone, Debug)]
@@ -35,24 +35,51 @@ pub struct ChatEncoder {
     head: Head,
     /// Tell the usage in a chunk of its own before the end.
     include_usage: bool,
+    choices: Vec<Progress>,
+    /// Which of them comes next.
+    current: usize,
+    usage: Usage,
+}
+
+/// How far one answer is.
+#[derive(Clone, Debug, Default)]
+struct Progress {
     begun: bool,
+    calls: bool,
+    done: bool,
+    /// Of tokens whose text is yet to come.
+    logprobs: Vec<Value>,
 }
 
 impl ChatEncoder {
+    /// For as many answers at the same time as there are choices.
     #[must_use]
-    pub fn new(head: Head, include_usage: bool) -> Self {
-        Self { head, include_usage, begun: false }
+    pub fn new(head: Head, include_usage: bool, choices: usize) -> Self {
+        let choices = vec![Progress::default(); choices];
+        Self { head, include_usage, choices, current: 0, usage: Usage::default() }
     }
 
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if !self.begun {
-            self.begun = true;
-            self.chunk(Piece { role: Some("assistant"), content: Some("") }, None, out);
+    fn chunk(&mut self, delta: Piece<'_>, finish_reason: Option<&'static str>, out: &mut Vec<u8>) {
+        let progress = &mut self.choices[self.current];
+        if !progress.begun {
+            progress.begun = true;
+            let content = if delta.content.is_some() || finish_reason.is_some() { Some(Some("")) } else { Some(None) };
+            let first = Piece { role: Some("assistant"), content, ..Piece::default() };
+            self.choice(first, None, None, out);
         }
+        let logprobs = std::mem::take(&mut self.choices[self.current].logprobs);
+        let logprobs = (!logprobs.is_empty()).then(|| json!({ "content": logprobs, "refusal": null }));
+        self.choice(delta, logprobs, finish_reason, out);
     }
 
-    fn chunk(&self, delta: Piece<'_>, finish_reason: Option<&'static str>, out: &mut Vec<u8>) {
-        self.event(&[Choice { index: 0, delta, logprobs: (), finish_reason }], None, out);
+    fn choice(
+        &self,
+        delta: Piece<'_>,
+        logprobs: Option<Value>,
+        finish_reason: Option<&'static str>,
+        out: &mut Vec<u8>,
+    ) {
+        self.event(&[Choice { index: self.current, delta, logprobs, finish_reason }], None, out);
     }
 
     fn event(&self, choices: &[Choice<'_>], usage: Option<Value>, out: &mut Vec<u8>) {
@@ -77,17 +104,32 @@ impl Encoder for ChatEncoder {
         "text/event-stream"
     }
 
+    fn choose(&mut self, choice: usize) {
+        self.current = choice;
+    }
+
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
-        self.begin(out);
         match delta {
-            Delta::Content(text) => self.chunk(Piece { role: None, content: Some(text) }, None, out),
-            Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => {}
+            Delta::Content(text) => self.chunk(Piece { content: Some(Some(text)), ..Piece::default() }, None, out),
+            Delta::Reasoning(text) => {
+                self.chunk(Piece { reasoning_content: Some(text), ..Piece::default() }, None, out);
+            }
+            Delta::ToolCall(call) => {
+                self.choices[self.current].calls = true;
+                self.chunk(Piece { tool_calls: Some([CallPiece::of(call)]), ..Piece::default() }, None, out);
+            }
+            Delta::Logprobs(tokens) => self.choices[self.current].logprobs.extend(tokens.iter().map(logprob)),
             Delta::Done(summary) => {
-                self.chunk(Piece { role: None, content: None }, Some(finish_reason(summary.reason)), out);
-                if self.include_usage {
-                    self.event(&[], Some(usage(summary)), out);
+                let reason = finish_reason(summary.reason, self.choices[self.current].calls);
+                self.chunk(Piece::default(), Some(reason), out);
+                self.choices[self.current].done = true;
+                self.usage.add(&summary.usage, self.current);
+                if self.choices.iter().all(|choice| choice.done) {
+                    if self.include_usage {
+                        self.event(&[], Some(usage(&self.usage)), out);
+                    }
+                    out.extend_from_slice(b"data: [DONE]\n\n");
                 }
-                out.extend_from_slice(b"data: [DONE]\n\n");
             }
         }
     }
@@ -113,51 +155,134 @@ struct Chunk<'a> {
 
 #[derive(Serialize)]
 struct Choice<'a> {
-    index: u32,
+    index: usize,
     delta: Piece<'a>,
-    /// Always null; clients look for it.
-    logprobs: (),
+    /// Null where none are asked for; clients look for the field.
+    logprobs: Option<Value>,
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Piece<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// Null at the beginning of an answer that is no text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
+    content: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallPiece<'a>; 1]>,
 }
 
-/// The body of an answer that is not streamed. `timings` is ours.
+#[derive(Serialize)]
+struct CallPiece<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    function: FunctionPiece<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionPiece<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+impl<'a> CallPiece<'a> {
+    fn of(call: &'a ToolCallDelta) -> Self {
+        Self {
+            index: call.index,
+            id: call.id.as_deref(),
+            r#type: call.id.as_ref().map(|_| "function"),
+            function: FunctionPiece { name: call.name.as_deref(), arguments: &call.arguments },
+        }
+    }
+}
+
+/// The body of answers that are not streamed. `timings` is ours, of the first one.
 #[must_use]
-pub fn chat_body(head: &Head, text: &str, summary: &Summary) -> Value {
+pub fn chat_body(head: &Head, answers: &[(Answer, Summary)]) -> Value {
+    let mut sum = Usage::default();
+    let mut choices = Vec::with_capacity(answers.len());
+    for (index, (answer, summary)) in answers.iter().enumerate() {
+        sum.add(&summary.usage, index);
+        let logprobs: Vec<Value> = answer.logprobs.iter().map(logprob).collect();
+        choices.push(json!({
+            "index": index,
+            "message": message(answer),
+            "logprobs": (!logprobs.is_empty()).then(|| json!({ "content": logprobs, "refusal": null })),
+            "finish_reason": finish_reason(summary.reason, !answer.tool_calls.is_empty()),
+        }));
+    }
     json!({
         "id": head.id,
         "object": "chat.completion",
         "created": head.created,
         "model": head.model,
         "system_fingerprint": head.fingerprint,
-        "choices": [{
-            "index": 0,
-            "message": { "role": "assistant", "content": text, "refusal": null },
-            "logprobs": null,
-            "finish_reason": finish_reason(summary.reason),
-        }],
-        "usage": usage(summary),
-        "timings": summary.timings,
+        "choices": choices,
+        "usage": usage(&sum),
+        "timings": answers.first().map(|(_, summary)| summary.timings),
     })
 }
 
+fn message(answer: &Answer) -> Value {
+    let text = (!answer.text.is_empty() || answer.tool_calls.is_empty()).then_some(answer.text.as_str());
+    let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+    if !answer.reasoning.is_empty() {
+        message["reasoning_content"] = answer.reasoning.as_str().into();
+    }
+    if !answer.tool_calls.is_empty() {
+        message["tool_calls"] = json!(answer.tool_calls);
+    }
+    message
+}
+
+/// One token's probability, as a chat's answer tells it.
+fn logprob(token: &TokenLogprob) -> Value {
+    let one = |bytes: &[u8], logprob: f32| json!({ "token": String::from_utf8_lossy(bytes), "logprob": finite(logprob), "bytes": bytes });
+    let mut told = one(&token.bytes, token.logprob);
+    told["top_logprobs"] = token.top.iter().map(|(bytes, logprob)| one(bytes, *logprob)).collect();
+    told
+}
+
+/// JSON has no infinity; this is what OpenAI tells of what is all but impossible.
+fn finite(logprob: f32) -> f32 {
+    logprob.max(-9999.0)
+}
+
 /// OpenAI has no word for an answer that the server cut off; `length` says at least that more was to come.
-fn finish_reason(reason: FinishReason) -> &'static str {
+fn finish_reason(reason: FinishReason, calls: bool) -> &'static str {
     match reason {
+        FinishReason::Eos | FinishReason::Stop if calls => "tool_calls",
         FinishReason::Eos | FinishReason::Stop => "stop",
         FinishReason::Length | FinishReason::Cancelled => "length",
     }
 }
 
-fn usage(summary: &Summary) -> Value {
-    let usage = &summary.usage;
+/// Of all answers to a request: they have one prompt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    cached_tokens: u32,
+}
+
+impl Usage {
+    fn add(&mut self, more: &crate::engine::Usage, choice: usize) {
+        if choice == 0 {
+            self.prompt_tokens = more.prompt_tokens;
+            self.cached_tokens = more.cached_tokens;
+        }
+        self.completion_tokens += more.completion_tokens;
+    }
+}
+
+fn usage(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

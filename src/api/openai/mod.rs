@@ -4,6 +4,8 @@ mod chat;
 mod encode;
 mod error;
 mod models;
+mod tools;
+mod turn;
 
 pub use chat::ChatRequest;
 pub use encode::{ChatEncoder, Head, chat_body};

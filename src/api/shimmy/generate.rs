@@ -78,6 +78,7 @@ impl GenerateRequest {
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             seed: self.seed,
             ignore_eos: self.ignore_eos,
+            logit_bias: Vec::new(),
         };
         sampling.validate().map_err(BadRequest)?;
         Ok(GenerateSpec {

@@ -70,9 +70,9 @@ async fn whole(started: Started) -> Result<Response, ApiError> {
     Ok(Json(ollama::whole_body(&started.model, &answer.text, &summary, started.load_ms)).into_response())
 }
 
-/// A generation that runs.
-pub(super) struct Started {
-    pub deltas: DeltaStream,
+/// A generation that runs, or several.
+pub(super) struct Started<D = DeltaStream> {
+    pub deltas: D,
     pub lease: HeldLease,
     /// As the client named it.
     pub model: String,
@@ -101,20 +101,38 @@ impl From<NotStarted> for ApiError {
 
 /// Loads the model where need be, renders and tokenises the prompt, and queues it, off the async threads.
 pub(super) async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, NotStarted> {
+    let Started { mut deltas, lease, model, load_ms } = start_several(state, spec, 1).await?;
+    match deltas.pop() {
+        Some(deltas) => Ok(Started { deltas, lease, model, load_ms }),
+        None => Err(NotStarted::Server(ApiError::internal())),
+    }
+}
+
+/// As [`start`], with several answers to the same request.
+pub(super) async fn start_several(
+    state: &AppState,
+    spec: GenerateSpec,
+    answers: u32,
+) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
     if state.is_draining() {
         let draining = ApiError::new(ErrorKind::Overloaded, "the server is shutting down");
         return Err(NotStarted::Server(draining));
     }
     let registry = Arc::clone(&state.registry);
-    blocking(move || Ok(begin(&registry, &spec))).await.map_err(NotStarted::Server)?
+    blocking(move || Ok(begin(&registry, spec, answers))).await.map_err(NotStarted::Server)?
 }
 
-fn begin(registry: &Registry, spec: &GenerateSpec) -> Result<Started, NotStarted> {
+fn begin(registry: &Registry, mut spec: GenerateSpec, answers: u32) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
     let asked = Instant::now();
     let lease = registry.acquire(&spec.model).map_err(NotStarted::Model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
-    let deltas = lease.runner().generate(spec).map_err(NotStarted::Request)?;
-    Ok(Started { deltas, lease: lease.into(), model: spec.model.clone(), load_ms })
+    let mut deltas = Vec::new();
+    for _ in 0..answers {
+        deltas.push(lease.runner().generate(&spec).map_err(NotStarted::Request)?);
+        // The next answer is another one, and the same each time.
+        spec.sampling.seed = spec.sampling.seed.map(|seed| seed.wrapping_add(1));
+    }
+    Ok(Started { deltas, lease: lease.into(), model: spec.model, load_ms })
 }
 
 /// Runs `work` off the async threads.

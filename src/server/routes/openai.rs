@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
-use super::generate::{Started, blocking, start};
+use super::generate::{Started, blocking, start_several};
 use crate::api::ErrorKind;
 use crate::api::openai::{self, ChatEncoder, ChatRequest, Head};
 use crate::server::error::ApiError;
@@ -24,14 +24,19 @@ pub(in crate::server) async fn chat(
     let request = ChatRequest::from_value(body)?;
     let (streams, include_usage) = (request.streams(), request.includes_usage());
     let ignored = Ignored::new(&request.ignored);
-    let Started { deltas, lease, model, .. } = start(&state, request.into_spec()?).await?;
+    let choices = request.choices();
+    let Started { deltas, lease, model, .. } = start_several(&state, request.into_spec()?, choices).await?;
     let head = Head::new(model, system::fingerprint());
     let response = if streams {
-        stream::respond(deltas, lease, ChatEncoder::new(head, include_usage)).await?
+        let encoder = ChatEncoder::new(head, include_usage, deltas.len());
+        stream::respond(deltas, lease, encoder).await?
     } else {
-        let (answer, summary) = stream::collect(deltas).await?;
+        let mut answers = Vec::with_capacity(deltas.len());
+        for deltas in deltas {
+            answers.push(stream::collect(deltas).await?);
+        }
         drop(lease);
-        Json(openai::chat_body(&head, &answer.text, &summary)).into_response()
+        Json(openai::chat_body(&head, &answers)).into_response()
     };
     Ok(ignored.noted_in(response))
 }

@@ -198,6 +198,7 @@ fn mask(text: &str) -> String {
         "tokens_per_second",
         "uptime_seconds",
         "load_ms",
+        "logprob",
         "weights_bytes",
         "context_bytes",
         "compute_bytes",

@@ -37,7 +37,14 @@ pub(super) fn cases() -> Vec<Case> {
             with(fact(), json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] })),
         ),
         chat("openai_error_tools", with(fact(), json!({ "tools": [{ "type": "function" }] }))),
-        chat("openai_error_several", with(fact(), json!({ "n": 2 }))),
+        chat("openai_chat_several", with(fact(), json!({ "n": 2 }))),
+        chat("openai_error_several", with(fact(), json!({ "n": 0 }))),
+        chat(
+            "openai_chat_logprobs",
+            with(fact(), json!({ "logprobs": true, "top_logprobs": 1, "max_completion_tokens": 2 })),
+        ),
+        chat("openai_error_tool_choice", with(fact(), json!({ "tool_choice": "required" }))),
+        chat("openai_error_schema", with(fact(), json!({ "response_format": { "type": "json_schema" } }))),
         chat("openai_error_temperature", with(fact(), json!({ "temperature": -1 }))),
         chat("openai_error_wrong_type", with(fact(), json!({ "messages": [{ "role": "king", "content": "x" }] }))),
         chat("openai_error_no_messages", json!({ "model": MODEL })),
@@ -59,7 +66,27 @@ pub(super) fn cases() -> Vec<Case> {
         case("openai_model_unknown", "GET", "/v1/models/org/nothing", None, &Value::Null),
     ];
     if !cfg!(feature = "llama") {
+        let weather = json!([{ "type": "function", "function": { "name": "weather", "description": "Of a place",
+            "parameters": { "type": "object", "properties": { "place": { "type": "string" } } } } }]);
+        let script =
+            |text: &str| json!({ "model": "stub", "messages": [{ "role": "user", "content": text }], "seed": 7 });
+        let calls = || {
+            with(
+                script("Let me look. stub:call weather {\"place\": \"Paris\"} stub:call weather {}"),
+                json!({ "tools": weather }),
+            )
+        };
+        let forced = || with(script("{\"place\": \"Rome\"}"), json!({ "tools": weather, "tool_choice": "required" }));
+        let thinks = || script("<think> first this </think> then that");
+        let streamed = |body| with(body, json!({ "stream": true }));
         cases.extend([
+            chat("openai_tools", calls()),
+            chat("openai_tools_stream", streamed(calls())),
+            chat("openai_tools_forced", forced()),
+            chat("openai_tools_forced_stream", streamed(forced())),
+            chat("openai_reasoning", thinks()),
+            chat("openai_reasoning_stream", streamed(thinks())),
+            chat("openai_logprobs_stream", streamed(with(script("one two"), json!({ "logprobs": true })))),
             chat(
                 "openai_failure_before",
                 json!({ "model": "stub", "messages": [{ "role": "user", "content": "stub:fail" }] }),

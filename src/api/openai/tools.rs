@@ -1,0 +1,124 @@
+//! Tools and the form of an answer, as OpenAI writes them.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::BadRequest;
+use crate::chat::{Tool, ToolChoice};
+use crate::constrain::Constraint;
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ToolField {
+    r#type: String,
+    function: Option<Function>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    parameters: Value,
+    /// Arguments of forced calls always keep to the schema.
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
+}
+
+/// # Errors
+/// A tool that is no function, or has no name of its own.
+pub(super) fn tools(fields: Vec<ToolField>) -> Result<Vec<Tool>, BadRequest> {
+    let mut tools: Vec<Tool> = Vec::with_capacity(fields.len());
+    for (index, field) in fields.into_iter().enumerate() {
+        let refuse = |why: &str| Err(BadRequest(format!("tools[{index}]: {why}")));
+        if field.r#type != "function" {
+            return refuse(&format!("tools of type {:?} are not served by this version", field.r#type));
+        }
+        let Some(Function { name, description, parameters, .. }) = field.function else {
+            return refuse("`function` is missing");
+        };
+        if name.is_empty() || tools.iter().any(|tool| tool.name == name) {
+            return refuse(&format!("the name {name:?} is empty or taken by another tool"));
+        }
+        tools.push(Tool { name, description, parameters });
+    }
+    Ok(tools)
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ToolChoiceField {
+    Mode(String),
+    Named { r#type: String, function: Option<FunctionName> },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct FunctionName {
+    name: String,
+}
+
+/// # Errors
+/// A choice that is unknown, or of a tool that is not there.
+pub(super) fn tool_choice(field: Option<ToolChoiceField>, tools: &[Tool]) -> Result<ToolChoice, BadRequest> {
+    let choice = match field {
+        None => return Ok(ToolChoice::Auto),
+        Some(ToolChoiceField::Mode(mode)) => match mode.as_str() {
+            "auto" => ToolChoice::Auto,
+            "none" => ToolChoice::None,
+            "required" => ToolChoice::Required,
+            other => {
+                return Err(BadRequest(format!(
+                    "tool_choice is {other:?}; it can be none, auto, required or a function"
+                )));
+            }
+        },
+        Some(ToolChoiceField::Named { r#type, function: Some(function) }) if r#type == "function" => {
+            if tools.iter().all(|tool| tool.name != function.name) {
+                return Err(BadRequest(format!("tool_choice names {:?}, which is not among `tools`", function.name)));
+            }
+            ToolChoice::Named(function.name)
+        }
+        Some(ToolChoiceField::Named { r#type, .. }) => {
+            return Err(BadRequest(format!("tool_choice of type {:?} is not served by this version", r#type)));
+        }
+    };
+    if choice == ToolChoice::Required && tools.is_empty() {
+        return Err(BadRequest("tool_choice is \"required\" and there are no `tools`".into()));
+    }
+    Ok(choice)
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ResponseFormat {
+    r#type: String,
+    json_schema: Option<SchemaField>,
+    /// llama.cpp's way to say the same.
+    schema: Option<Value>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct SchemaField {
+    schema: Option<Value>,
+    // Neither has an effect: what a form asks for is always kept to.
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
+    #[serde(rename = "description")]
+    _description: Option<String>,
+}
+
+/// # Errors
+/// A form that is unknown or not complete.
+pub(super) fn constraint(format: Option<ResponseFormat>) -> Result<Option<Constraint>, BadRequest> {
+    let Some(ResponseFormat { r#type, json_schema, schema }) = format else { return Ok(None) };
+    match (r#type.as_str(), json_schema.and_then(|field| field.schema).or(schema)) {
+        ("text", _) => Ok(None),
+        ("json_object", None) => Ok(Some(Constraint::JsonObject)),
+        ("json_object" | "json_schema", Some(schema)) => Ok(Some(Constraint::JsonSchema(schema))),
+        ("json_schema", None) => Err(BadRequest("response_format.json_schema.schema is missing".into())),
+        (other, _) => {
+            Err(BadRequest(format!("response_format.type is {other:?}; it can be text, json_object or json_schema")))
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Turns of a conversation, as OpenAI writes them.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::BadRequest;
+use crate::chat::{Message, Role, ToolCall};
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Turn {
+    role: TurnRole,
+    content: Option<Content>,
+    /// Which tool a result comes from. For other turns it has no effect.
+    name: Option<String>,
+    tool_call_id: Option<String>,
+    // What an answer can hold beside its text; an answer comes back as a turn.
+    reasoning_content: Option<String>,
+    #[serde(default)]
+    tool_calls: Vec<ToolCall>,
+    function_call: Option<Value>,
+    audio: Option<Value>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TurnRole {
+    System,
+    /// What newer models call the system's turn.
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Value>),
+}
+
+impl Turn {
+    /// Whether it has a name that has no effect.
+    pub fn ignores_name(&self) -> bool {
+        self.name.is_some() && !matches!(self.role, TurnRole::Tool)
+    }
+
+    /// # Errors
+    /// What is missing, or is no text.
+    pub fn into_message(self, index: usize) -> Result<Message, BadRequest> {
+        let role = match self.role {
+            TurnRole::System | TurnRole::Developer => Role::System,
+            TurnRole::User => Role::User,
+            TurnRole::Assistant => Role::Assistant,
+            TurnRole::Tool => Role::Tool,
+        };
+        if let Some(field) = self.function_call.and(Some("function_call")).or(self.audio.and(Some("audio"))) {
+            return Err(BadRequest(format!("`messages[{index}].{field}` is not served by this version")));
+        }
+        let content = match self.content {
+            None if !self.tool_calls.is_empty() => String::new(),
+            None => return Err(BadRequest(format!("messages[{index}].content is missing"))),
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) if parts.is_empty() => {
+                return Err(BadRequest(format!("messages[{index}].content is empty")));
+            }
+            Some(Content::Parts(parts)) => {
+                let texts: Result<Vec<&str>, _> =
+                    parts.iter().enumerate().map(|(part, value)| text_of(value, index, part)).collect();
+                texts?.join("\n")
+            }
+        };
+        if role == Role::Tool && self.tool_call_id.is_none() {
+            return Err(BadRequest(format!("messages[{index}].tool_call_id is missing")));
+        }
+        for (number, call) in self.tool_calls.iter().enumerate() {
+            let arguments = serde_json::from_str::<Value>(&call.arguments);
+            if role != Role::Assistant || !arguments.is_ok_and(|value| value.is_object()) {
+                return Err(BadRequest(format!(
+                    "messages[{index}].tool_calls[{number}]: an assistant's call has arguments that are a JSON object"
+                )));
+            }
+        }
+        Ok(Message {
+            reasoning_content: self.reasoning_content.filter(|text| !text.is_empty()),
+            tool_calls: self.tool_calls,
+            tool_call_id: self.tool_call_id,
+            name: self.name.filter(|_| role == Role::Tool),
+            ..Message::new(role, content)
+        })
+    }
+}
+
+fn text_of(part: &Value, message: usize, index: usize) -> Result<&str, BadRequest> {
+    let at = || format!("messages[{message}].content[{index}]");
+    match part["type"].as_str() {
+        // An answer of OpenAI's may come back as a refusal.
+        Some(kind @ ("text" | "refusal")) => {
+            part[kind].as_str().ok_or_else(|| BadRequest(format!("{}.{kind} is missing", at())))
+        }
+        Some(other) => Err(BadRequest(format!("{}: parts of type {other:?} are not served by this version", at()))),
+        None => Err(BadRequest(format!("{}.type is missing", at()))),
+    }
+}

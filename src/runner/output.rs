@@ -1,0 +1,203 @@
+//! From a model's text to deltas: by the template's form, or by the form that was forced on it.
+
+use std::collections::VecDeque;
+
+use serde_json::Value;
+
+use super::delta::{Delta, OutputParser, ToolCallDelta};
+use super::error::RunnerError;
+use crate::chat::Tool;
+use crate::engine::FinishReason;
+use crate::llama::{Answer, AnswerParser};
+
+/// Nine letters and digits, which is what all templates take when the call comes back.
+fn call_id() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(9).collect()
+}
+
+fn begin(index: usize, name: &str) -> Delta {
+    let (id, name) = (Some(call_id()), Some(name.to_owned()));
+    Delta::ToolCall(ToolCallDelta { index, id, name, arguments: String::new() })
+}
+
+fn arguments(index: usize, more: &str) -> Delta {
+    Delta::ToolCall(ToolCallDelta { index, arguments: more.to_owned(), ..ToolCallDelta::default() })
+}
+
+/// Reads what llama.cpp's parser makes of the text so far, and tells what is new.
+#[derive(Debug)]
+pub(super) struct TemplateParser {
+    parser: AnswerParser,
+    raw: String,
+    told: Told,
+}
+
+/// What was told already.
+#[derive(Debug, Default)]
+struct Told {
+    reasoning: String,
+    content: String,
+    /// Bytes of the arguments of each call that has begun.
+    calls: Vec<usize>,
+}
+
+impl TemplateParser {
+    pub fn new(parser: AnswerParser) -> Self {
+        Self { parser, raw: String::new(), told: Told::default() }
+    }
+}
+
+impl Told {
+    fn tell(&mut self, answer: &Answer<'_>, last: bool, out: &mut VecDeque<Delta>) {
+        if let Some(more) = new_part(&mut self.reasoning, answer.reasoning) {
+            out.push_back(Delta::Reasoning(more.into()));
+        }
+        if let Some(more) = new_part(&mut self.content, answer.content) {
+            out.push_back(Delta::Content(more.into()));
+        }
+        for (index, (name, text)) in answer.calls.iter().enumerate() {
+            // A name can still grow while nothing follows it.
+            let complete = last || !text.is_empty() || index + 1 < answer.calls.len();
+            if name.is_empty() || !complete {
+                break;
+            }
+            if self.calls.len() == index {
+                self.calls.push(0);
+                out.push_back(begin(index, name));
+            }
+            let told = &mut self.calls[index];
+            if let Some(more) = text.get(*told..).filter(|more| !more.is_empty()) {
+                *told = text.len();
+                out.push_back(arguments(index, more));
+            }
+        }
+    }
+
+    /// What of the raw text was not told. It did not have the form after all.
+    fn rest<'a>(&self, raw: &'a str) -> &'a str {
+        let latest = if self.content.is_empty() { &self.reasoning } else { &self.content };
+        raw.find(latest.as_str()).map_or(raw, |at| &raw[at + latest.len()..])
+    }
+}
+
+/// What `text` has more than `told`, which is told with it.
+fn new_part<'a>(told: &mut String, text: &'a str) -> Option<&'a str> {
+    let more = text.strip_prefix(told.as_str()).filter(|more| !more.is_empty())?;
+    told.push_str(more);
+    Some(more)
+}
+
+impl OutputParser for TemplateParser {
+    fn push(&mut self, text: &str, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        self.raw.push_str(text);
+        // What makes no sense yet may do so when more of it is there.
+        if let Ok(answer) = self.parser.parse(text, true) {
+            self.told.tell(&answer, false, out);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        let ended = matches!(reason, FinishReason::Eos | FinishReason::Stop);
+        match self.parser.parse("", !ended) {
+            Ok(answer) => {
+                self.told.tell(&answer, true, out);
+                let empty = self.told.calls.iter().enumerate().filter(|(_, told)| ended && **told == 0);
+                out.extend(empty.map(|(index, _)| arguments(index, "{}")));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an answer does not have the form that its template describes");
+                if self.told.calls.is_empty() {
+                    let rest = self.told.rest(&self.raw);
+                    out.extend((!rest.is_empty()).then(|| Delta::Content(rest.into())));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text is one call, after what tells which.
+#[derive(Debug)]
+pub(super) struct CallParser {
+    /// Names of the tools, with the text that stands before their arguments.
+    calls: Vec<(String, String)>,
+    /// Text that does not yet tell which it is.
+    undecided: String,
+    decided: bool,
+}
+
+impl CallParser {
+    pub fn new(calls: Vec<(String, String)>) -> Self {
+        Self { calls, undecided: String::new(), decided: false }
+    }
+}
+
+impl OutputParser for CallParser {
+    fn push(&mut self, text: &str, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        if self.decided {
+            out.push_back(arguments(0, text));
+            return Ok(());
+        }
+        self.undecided.push_str(text);
+        let found =
+            self.calls.iter().find_map(|(name, before)| Some((name, self.undecided.strip_prefix(before.as_str())?)));
+        if let Some((name, more)) = found {
+            self.decided = true;
+            out.push_back(begin(0, name));
+            out.extend((!more.is_empty()).then(|| arguments(0, more)));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, _reason: FinishReason, _out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        Ok(())
+    }
+}
+
+/// The text is a call if it is a JSON object that names a tool, see [`crate::chat::forced::with_tools_told`].
+#[derive(Debug)]
+pub(super) struct PlainCallParser {
+    tools: Vec<String>,
+    /// Text that may be a call.
+    held: String,
+    is_text: bool,
+}
+
+impl PlainCallParser {
+    pub fn new(tools: &[Tool]) -> Self {
+        let tools = tools.iter().map(|tool| tool.name.clone()).collect();
+        Self { tools, held: String::new(), is_text: false }
+    }
+
+    fn call(&self) -> Option<(String, String)> {
+        let value: Value = serde_json::from_str(self.held.trim()).ok()?;
+        let name = value["name"].as_str().filter(|name| self.tools.iter().any(|tool| tool == name))?;
+        value["arguments"].is_object().then(|| (name.to_owned(), value["arguments"].to_string()))
+    }
+}
+
+impl OutputParser for PlainCallParser {
+    fn push(&mut self, text: &str, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        if self.is_text {
+            out.push_back(Delta::Content(text.into()));
+            return Ok(());
+        }
+        self.held.push_str(text);
+        let begun = self.held.trim_start();
+        if !begun.is_empty() && !begun.starts_with('{') {
+            self.is_text = true;
+            out.push_back(Delta::Content(std::mem::take(&mut self.held).into()));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, _reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        match self.call() {
+            Some((name, text)) => out.extend([begin(0, &name), arguments(0, &text)]),
+            None if self.held.is_empty() => {}
+            None => out.push_back(Delta::Content(std::mem::take(&mut self.held).into())),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! From a request to what the engine needs: tokens, stop strings, what the text must look like, and who reads it.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::delta::OutputParser;
+use super::error::RunnerError;
+use super::output::{CallParser, PlainCallParser, TemplateParser};
+use super::spec::{GenerateSpec, Input};
+use crate::chat::{
+    ChatOptions, Ending, Message, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
+};
+use crate::constrain::{Compiler, Constraint, TokenFilter, Words};
+use crate::engine::TokenId;
+use crate::llama::{Grammar, LlamaError, Token, Vocab};
+
+/// A model's template and vocabulary.
+#[derive(Debug)]
+pub(super) struct Prompts {
+    vocab: Vocab,
+    template: TemplateChoice,
+    knows_tools: bool,
+    /// Made for the first conversation: it looks at each entry of the vocabulary.
+    shield: OnceLock<Shield>,
+    /// Made for the first request that asks for a form.
+    compiler: OnceLock<Result<Compiler, String>>,
+}
+
+/// What the engine needs of a request.
+pub(super) struct Prepared {
+    pub tokens: Vec<TokenId>,
+    /// Those of the template.
+    pub stops: Vec<String>,
+    pub parser: Option<Box<dyn OutputParser>>,
+    pub filter: Option<Box<dyn TokenFilter>>,
+}
+
+/// A prompt and how its answer is read.
+struct Text {
+    prompt: String,
+    stops: Vec<String>,
+    parser: Option<Box<dyn OutputParser>>,
+    constraint: Option<Constraint>,
+}
+
+impl Prompts {
+    pub fn new(vocab: Vocab, template: TemplateChoice) -> Self {
+        let knows_tools = template.knows_tools();
+        Self { vocab, template, knows_tools, shield: OnceLock::new(), compiler: OnceLock::new() }
+    }
+
+    pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
+        let plain = |tokens| (tokens, Vec::new(), None, spec.constraint.clone());
+        let (tokens, stops, parser, constraint) = match &spec.input {
+            Input::Raw(text) => plain(self.tokenize(text, true, true)?),
+            Input::Tokens(tokens) => plain(tokens.clone()),
+            Input::Messages(messages) => {
+                let Text { prompt, stops, parser, constraint } = self.conversation(messages, spec)?;
+                (self.tokenize_parts(&prompt)?, stops, parser, constraint)
+            }
+        };
+        let filter = constraint.map(|constraint| self.filter(&constraint)).transpose()?;
+        Ok(Prepared { tokens, stops, parser, filter })
+    }
+
+    fn conversation(&self, messages: &[Message], spec: &GenerateSpec) -> Result<Text, RunnerError> {
+        let shield = self.shield.get_or_init(|| Shield::new(&self.vocab.control_names()));
+        let messages = shield.messages(messages);
+        let mut options = spec.chat.clone();
+        options.tools = shield.tools(&options.tools).into_owned();
+        if options.must_call() {
+            return self.call(&messages, &options);
+        }
+        let mut messages = messages.into_owned();
+        let untold = !options.tools.is_empty() && !self.knows_tools;
+        if untold {
+            messages = forced::with_tools_told(&messages, &tools_json(&options.tools));
+        }
+        if let Some(constraint) = &spec.constraint {
+            return self.answer_in_form(&messages, &options, constraint);
+        }
+        let Rendered { text: prompt, stops, parser } = self.render(&messages, &options, Ending::Answer)?;
+        let parser: Option<Box<dyn OutputParser>> = match parser {
+            Some(parser) => Some(Box::new(TemplateParser::new(parser))),
+            None if untold && options.parse && options.tool_choice != ToolChoice::None => {
+                Some(Box::new(PlainCallParser::new(&options.tools)))
+            }
+            None => None,
+        };
+        Ok(Text { prompt, stops, parser, constraint: None })
+    }
+
+    /// An answer whose text has a form begins where the template puts the text of an answer: behind what opens it, and
+    /// behind thoughts that are not there.
+    fn answer_in_form(
+        &self,
+        messages: &[Message],
+        options: &ChatOptions,
+        constraint: &Constraint,
+    ) -> Result<Text, RunnerError> {
+        let options = ChatOptions { thinking: Some(false), parse: false, ..options.clone() };
+        let open = self.render(messages, &options, Ending::Answer)?;
+        let with_answer = [messages, &[forced::probe_content()]].concat();
+        let answered = self.render(&with_answer, &options, Ending::Nothing).ok();
+        let before = answered.as_ref().and_then(|answered| forced::before_content(&answered.text));
+        // A template that drops earlier turns, or puts the text somewhere else, is left alone.
+        let prompt = before.filter(|before| continues(before, &open.text)).unwrap_or(&open.text).to_owned();
+        Ok(Text { prompt, stops: open.stops, parser: None, constraint: Some(constraint.clone()) })
+    }
+
+    /// A call that must happen begins where the template puts the arguments of a call, or the name of the tool where
+    /// there are several. Its form is that of JSON where the template has none that can be found out.
+    fn call(&self, messages: &[Message], options: &ChatOptions) -> Result<Text, RunnerError> {
+        let tools: Vec<&Tool> = match &options.tool_choice {
+            ToolChoice::Named(name) => options.tools.iter().filter(|tool| tool.name == *name).collect(),
+            _ => options.tools.iter().collect(),
+        };
+        if tools.is_empty() {
+            return Err(RunnerError::BadRequest("tool_choice names a tool that is not among `tools`".into()));
+        }
+        let untold = (!self.knows_tools).then(|| forced::with_tools_told(messages, &tools_json(&options.tools)));
+        let messages = untold.as_deref().unwrap_or(messages);
+        let options = ChatOptions { thinking: Some(false), parse: false, ..options.clone() };
+        let open = self.render(messages, &options, Ending::Answer)?;
+        let native = |tool: &&Tool| {
+            let with_call = [messages, &[forced::probe_call(tool)]].concat();
+            let rendered = self.render(&with_call, &options, Ending::Nothing).ok()?;
+            let before = forced::before_arguments(&rendered.text).filter(|before| continues(before, &open.text));
+            before.map(str::to_owned)
+        };
+        let natives: Option<Vec<String>> = if self.knows_tools { tools.iter().map(native).collect() } else { None };
+        let begun = natives
+            .unwrap_or_else(|| tools.iter().map(|tool| format!("{}{}", open.text, forced::plain_call(tool))).collect());
+        let prompt = forced::common(&begun.iter().map(String::as_str).collect::<Vec<_>>()).to_owned();
+        let rests: Vec<&str> = begun.iter().map(|text| &text[prompt.len()..]).collect();
+        let constraint = match (tools.as_slice(), rests.as_slice()) {
+            ([tool], _) => Constraint::JsonSchema(parameters(tool)),
+            (tools, rests) => self.one_of(tools, rests)?,
+        };
+        let calls = tools.iter().zip(&rests).map(|(tool, rest)| Ok((tool.name.clone(), self.visible(rest)?)));
+        let parser = CallParser::new(calls.collect::<Result<_, RunnerError>>()?);
+        Ok(Text { prompt, stops: open.stops, parser: Some(Box::new(parser)), constraint: Some(constraint) })
+    }
+
+    /// A grammar of calls, one a tool: what tells it, and its arguments.
+    fn one_of(&self, tools: &[&Tool], rests: &[&str]) -> Result<Constraint, RunnerError> {
+        let names: Vec<String> = (0..tools.len()).map(|n| format!("call_{n}")).collect();
+        let mut lark = format!("start: {}\n", names.join(" | "));
+        for (n, (tool, rest)) in tools.iter().zip(rests).enumerate() {
+            let before: Vec<String> = self.tokens_of(rest)?.into_iter().map(|(_, written)| written).collect();
+            let schema = crate::constrain::with_options(parameters(tool));
+            lark.push_str(&format!("call_{n}: {} arguments_{n}\narguments_{n}: %json {schema}\n", before.join(" ")));
+        }
+        Ok(Constraint::Lark(lark))
+    }
+
+    /// The text that generating `text` shows: control tokens show none.
+    fn visible(&self, text: &str) -> Result<String, RunnerError> {
+        Ok(self.tokens_of(text)?.into_iter().map(|(shown, _)| shown).collect())
+    }
+
+    /// Stretches of text and control tokens: what each shows, and how a grammar writes it.
+    fn tokens_of(&self, text: &str) -> Result<Vec<(String, String)>, RunnerError> {
+        let mut found: Vec<(Vec<u8>, Option<TokenId>)> = Vec::new();
+        for id in self.tokenize(text, false, true)? {
+            let mut shown = Vec::new();
+            let token = Token::new(id).ok_or_else(|| RunnerError::Failed("a token beyond all vocabularies".into()))?;
+            self.vocab.append_piece(token, false, &mut shown).map_err(|e| RunnerError::Failed(e.to_string()))?;
+            match found.last_mut() {
+                _ if shown.is_empty() => found.push((shown, Some(id))),
+                Some((text, None)) => text.extend(shown),
+                _ => found.push((shown, None)),
+            }
+        }
+        let written = |(shown, control): (Vec<u8>, Option<TokenId>)| {
+            let text = String::from_utf8_lossy(&shown).into_owned();
+            let written = control.map_or_else(|| Value::from(text.as_str()).to_string(), |id| format!("<[{id}]>"));
+            (text, written)
+        };
+        Ok(found.into_iter().map(written).collect())
+    }
+
+    fn render(&self, messages: &[Message], options: &ChatOptions, ending: Ending) -> Result<Rendered, RunnerError> {
+        self.template.render(messages, options, ending).map_err(|e| RunnerError::BadRequest(e.to_string()))
+    }
+
+    /// The template leaves BOS and EOS to the tokeniser.
+    fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
+        let shield = self.shield.get_or_init(|| Shield::new(&self.vocab.control_names()));
+        let mut tokens = Vec::new();
+        for (number, part) in shield.parts(prompt).into_iter().enumerate() {
+            tokens.extend(self.tokenize(part.text, number == 0, part.control)?);
+        }
+        Ok(tokens)
+    }
+
+    /// `begin` puts in front what a prompt begins with; `control` reads the names of control tokens as those tokens.
+    pub fn tokenize(&self, text: &str, begin: bool, control: bool) -> Result<Vec<TokenId>, RunnerError> {
+        let tokens = self.vocab.tokenize(text, begin, control).map_err(|e| match e {
+            LlamaError::TextTooLong { .. } => RunnerError::BadRequest(e.to_string()),
+            e => RunnerError::Failed(e.to_string()),
+        })?;
+        Ok(tokens.into_iter().map(Token::index).collect())
+    }
+
+    pub fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, RunnerError> {
+        let piece = |id: &TokenId| {
+            let mut bytes = Vec::new();
+            let token = Token::new(*id).ok_or(LlamaError::NoVocabulary);
+            let appended = token.and_then(|token| self.vocab.append_piece(token, true, &mut bytes));
+            appended.map(|()| bytes).map_err(|e| RunnerError::BadRequest(format!("token {id}: {e}")))
+        };
+        tokens.iter().map(piece).collect()
+    }
+
+    /// What the answer must look like, ready to be followed.
+    fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
+        if let Constraint::Gbnf(grammar) = constraint {
+            let grammar = Grammar::new(&self.vocab, grammar, "root");
+            return Ok(Box::new(grammar.map_err(|e| RunnerError::BadRequest(e.to_string()))?));
+        }
+        let compiler = self.compiler.get_or_init(|| words(&self.vocab).and_then(Compiler::new));
+        let compiler = compiler.as_ref().map_err(|why| RunnerError::Failed(why.clone()))?;
+        let refuse =
+            |why: String| RunnerError::BadRequest(format!("the form that is asked for cannot be kept to: {why}"));
+        compiler.compile(constraint).map_err(refuse)
+    }
+}
+
+/// Whether a rendered turn goes on from the conversation that was opened for an answer. What opens it may differ, by
+/// an opened thought.
+fn continues(rendered: &str, open: &str) -> bool {
+    const OPENING: usize = 64;
+    forced::common(&[rendered, open]).len() + OPENING >= open.len()
+}
+
+fn parameters(tool: &Tool) -> Value {
+    match &tool.parameters {
+        Value::Object(fields) if !fields.is_empty() => tool.parameters.clone(),
+        _ => json!({ "type": "object", "properties": {}, "additionalProperties": false }),
+    }
+}
+
+/// The vocabulary as a grammar sees it: control tokens have no text there.
+fn words(vocab: &Vocab) -> Result<Words, String> {
+    let mut words = Vec::with_capacity(vocab.n_tokens() as usize);
+    for token in (0..vocab.n_tokens()).filter_map(Token::new) {
+        let mut bytes = Vec::new();
+        vocab.append_piece(token, false, &mut bytes).map_err(|e| e.to_string())?;
+        words.push(bytes);
+    }
+    let ends = vocab.end_tokens().iter().map(|token| token.index()).collect();
+    let own = vocab.clone();
+    let tokenize =
+        move |text: &str| own.tokenize(text, false, false).unwrap_or_default().into_iter().map(Token::index).collect();
+    Ok(Words { words, ends, tokenize: Box::new(tokenize) })
+}
