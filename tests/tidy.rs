@@ -130,7 +130,14 @@ fn functions_are_short() {
             if !body.trim_start_matches("async ").starts_with("fn ") {
                 continue;
             }
-            let end = lines[start..].iter().position(|line| *line == format!("{}}}", " ".repeat(indent)));
+            let at_indent = |line: &&str, end: &str| line.strip_prefix(&" ".repeat(indent)) == Some(end);
+            let end = lines[start..].iter().position(|line| at_indent(line, "}"));
+            // A trait's function has no body, and its end is another one's.
+            let semicolon = lines[start..].iter().position(|line| line.ends_with(';'));
+            let opens = lines[start..].iter().position(|line| line.ends_with('{'));
+            if semicolon.is_some_and(|semicolon| opens.is_none_or(|opens| semicolon < opens)) {
+                continue;
+            }
             if end.is_some_and(|length| length > MAX_FUNCTION_LINES) {
                 wrong.push(format!("{}:{}: {} lines", path.display(), start + 1, end.unwrap_or(0)));
             }

@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(form(schema), Ok(Some(Constraint::JsonSchema(json!({ "type": "string" })))));
         assert!(form(json!({ "type": "json_schema" })).is_err());
         assert!(form(json!({ "type": "xml" })).is_err());
-        assert_eq!(spec(json!({ "grammar": "root ::= \"a\"" })).expect("one form").constraint.is_some(), true);
+        assert!(spec(json!({ "grammar": "root ::= \"a\"" })).expect("one form").constraint.is_some());
         let logprobs = |more| spec(more).map(|spec| spec.logprobs);
         assert_eq!(logprobs(json!({ "logprobs": true, "top_logprobs": 3 })), Ok(Some(3)));
         assert_eq!(logprobs(json!({ "logprobs": true })), Ok(Some(0)));
