@@ -190,7 +190,7 @@ impl EngineHandle {
         }
         let ticket = Ticket::take(&self.shared, self.parallel.saturating_add(self.queue))
             .ok_or(EngineError::Overloaded { running: self.parallel, waiting: self.queue })?;
-        let (events, stream) = channel(Some(self.on_signal()?));
+        let (events, stream) = channel(Some(self.on_signal()?), job.prompt.len());
         let request = Request {
             prompt: job.prompt,
             sampling: job.sampling,

@@ -99,7 +99,7 @@ impl World {
     }
 
     fn arrive(&mut self, prompt: Vec<TokenId>, max_tokens: usize, priority: Priority) -> &mut Client {
-        let (events, stream) = channel(None);
+        let (events, stream) = channel(None, prompt.len());
         self.engine.take(Command::Generate(Request {
             prompt: prompt.clone(),
             sampling: SamplingParams::default(),

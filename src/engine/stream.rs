@@ -25,17 +25,18 @@ pub(super) struct EventSender {
 pub struct EventStream {
     events: mpsc::UnboundedReceiver<Event>,
     control: Control,
+    prompt_tokens: usize,
     finished: bool,
 }
 
 /// A channel for one generation. It never blocks the engine: a reader that falls behind pauses its own sequence,
 /// see [`Control`], so what waits in here is bounded.
-pub(super) fn channel(on_signal: Option<OnSignal>) -> (EventSender, EventStream) {
+pub(super) fn channel(on_signal: Option<OnSignal>, prompt_tokens: usize) -> (EventSender, EventStream) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let control = Control::new(on_signal);
     (
         EventSender { events: sender, control: control.clone() },
-        EventStream { events: receiver, control, finished: false },
+        EventStream { events: receiver, control, prompt_tokens, finished: false },
     )
 }
 
@@ -70,6 +71,12 @@ impl EventStream {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// How many tokens the generation began from.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
     }
 
     /// The next event if it is there already.

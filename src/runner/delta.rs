@@ -72,6 +72,12 @@ impl DeltaStream {
         self.events.control()
     }
 
+    /// How many tokens the prompt has. [`Delta::Done`] tells it too, but only at the end.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> usize {
+        self.events.prompt_tokens()
+    }
+
     /// The next delta, in async code. The name tells it from `Iterator::next`, which blocks.
     pub async fn recv(&mut self) -> Option<Result<Delta, RunnerError>> {
         futures_util::StreamExt::next(self).await
