@@ -1,5 +1,6 @@
 //! The dialects: request types and byte-exact encoders, one folder each. No HTTP server in here.
 
+pub mod anthropic;
 pub mod dialect;
 pub mod ollama;
 pub mod openai;
@@ -49,6 +50,15 @@ pub enum ErrorKind {
     /// The model or what runs it failed.
     ModelFailed,
     Internal,
+}
+
+/// When a model's file was last written, in seconds since 1970; 0 where there is no file.
+fn written(status: &crate::registry::ModelStatus) -> u64 {
+    use std::time::UNIX_EPOCH;
+
+    let path = status.path.as_deref().map(std::path::Path::new);
+    let written = path.and_then(|path| path.metadata().ok()?.modified().ok());
+    written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs())
 }
 
 /// Reads a request type out of a body. An error names the field.

@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::api::{BadRequest, ErrorKind, openai};
+use crate::api::{BadRequest, ErrorKind, anthropic, openai};
 use crate::registry::RegistryError;
 use crate::runner::RunnerError;
 
@@ -46,18 +46,30 @@ impl ApiError {
         response
     }
 
+    /// The clients of OpenAI and Anthropic repeat what failed in a server; a model that does not load would be loaded again.
+    fn not_repeated(&self, mut response: Response) -> Response {
+        if self.kind == ErrorKind::ModelFailed {
+            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        response
+    }
+
     /// In the words of the dialect that a path belongs to.
     fn answer_for(&self, path: &str) -> Response {
         if path.starts_with("/v1/") {
-            let mut response = self.answer(openai::error_body(self.kind, &self.message));
-            if self.kind == ErrorKind::ModelFailed {
-                // OpenAI's clients repeat what failed in a server; a model that does not load would be loaded again.
-                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-            }
-            response
+            self.not_repeated(self.answer(openai::error_body(self.kind, &self.message)))
         } else {
             self.answer(json!({ "error": self.message }))
         }
+    }
+
+    fn answer_for_anthropic(&self, request_id: &str) -> Response {
+        let mut response = self.answer(anthropic::error_body(self.kind, &self.message, Some(request_id)));
+        if self.kind == ErrorKind::Overloaded {
+            // Its clients know a status that HTTP does not.
+            *response.status_mut() = StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        self.not_repeated(response)
     }
 
     /// A task of ours died. Its panic is in the log.
@@ -106,9 +118,24 @@ impl IntoResponse for ApiError {
 /// Says an error in the words of the dialect that the path belongs to, whichever handler or layer it comes from.
 pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
+    if anthropic::answers(&path, request.headers().contains_key(anthropic::VERSION_HEADER)) {
+        return in_anthropics(next.run(request).await);
+    }
     let mut response = next.run(request).await;
     match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error.answer_for(&path),
         None => response,
     }
+}
+
+/// As [`in_dialect`]; there, each answer has an id.
+fn in_anthropics(mut response: Response) -> Response {
+    let id = anthropic::request_id();
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = error.answer_for_anthropic(&id);
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("request-id", id);
+    }
+    response
 }

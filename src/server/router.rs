@@ -8,7 +8,7 @@ use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::{self, ApiError};
-use super::routes::{diag, generate, health, metrics, models, openai, socket};
+use super::routes::{anthropic, diag, generate, health, metrics, models, openai, socket};
 use super::state::AppState;
 use crate::api::ErrorKind;
 
@@ -21,6 +21,8 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/diag", get(diag::diag))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*id}", get(openai::model))
         .route("/api/models", get(models::list))

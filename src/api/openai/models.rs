@@ -1,8 +1,5 @@
 //! What `/v1/models` lists.
 
-use std::path::Path;
-use std::time::UNIX_EPOCH;
-
 use serde_json::{Value, json};
 
 use crate::registry::ModelStatus;
@@ -16,7 +13,5 @@ pub fn models(found: &[ModelStatus]) -> Value {
 /// One of them. `created` is when its file was last written; 0 where there is none.
 #[must_use]
 pub fn model(status: &ModelStatus) -> Value {
-    let written = status.path.as_deref().and_then(|path| Path::new(path).metadata().ok()?.modified().ok());
-    let created = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
-    json!({ "id": status.name, "object": "model", "created": created, "owned_by": "local" })
+    json!({ "id": status.name, "object": "model", "created": crate::api::written(status), "owned_by": "local" })
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::dialect::{self, Dialect};
 use crate::api::{ErrorKind, ollama, shimmy};
 use crate::registry::{Registry, RegistryError};
-use crate::runner::{DeltaStream, GenerateSpec, RunnerError};
+use crate::runner::{DeltaStream, GenerateSpec, Runner, RunnerError};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::state::AppState;
@@ -133,6 +133,20 @@ fn begin(registry: &Registry, mut spec: GenerateSpec, answers: u32) -> Result<St
         spec.sampling.seed = spec.sampling.seed.map(|seed| seed.wrapping_add(1));
     }
     Ok(Started { deltas, lease: lease.into(), model: spec.model, load_ms })
+}
+
+/// Loads the model where need be and lets `work` have it, off the async threads.
+pub(super) async fn with_model<T: Send + 'static>(
+    state: &AppState,
+    name: String,
+    work: impl FnOnce(&dyn Runner) -> Result<T, RunnerError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let registry = Arc::clone(&state.registry);
+    blocking(move || {
+        let lease = registry.acquire(&name)?;
+        Ok(work(lease.runner())?)
+    })
+    .await
 }
 
 /// Runs `work` off the async threads.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use super::generate::{Started, blocking, start_several};
-use crate::api::ErrorKind;
 use crate::api::openai::{self, ChatEncoder, ChatRequest, Head};
+use crate::api::{ErrorKind, anthropic};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
@@ -41,16 +42,20 @@ pub(in crate::server) async fn chat(
     Ok(ignored.noted_in(response))
 }
 
-pub(in crate::server) async fn models(State(state): State<AppState>) -> Json<serde_json::Value> {
-    Json(openai::models(&state.registry.list()))
+pub(in crate::server) async fn models(State(state): State<AppState>, headers: HeaderMap) -> Json<serde_json::Value> {
+    let found = state.registry.list();
+    let models = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::models } else { openai::models };
+    Json(models(&found))
 }
 
 pub(in crate::server) async fn model(
     State(state): State<AppState>,
+    headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let Path(id) = id.map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
     let registry = Arc::clone(&state.registry);
     let status = blocking(move || registry.status(&id).map_err(ApiError::from)).await?;
-    Ok(Json(openai::model(&status)))
+    let model = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::model } else { openai::model };
+    Ok(Json(model(&status)))
 }

@@ -3,6 +3,7 @@
 //! The same requests go to the stub and to the real model; `UPDATE_GOLDEN=1` writes what came back. Only what
 //! differs from run to run or machine to machine (times, dates, ports, sizes in memory) is masked.
 
+mod anthropic;
 mod openai;
 
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ struct Case {
     method: &'static str,
     path: &'static str,
     accept: Option<&'static str>,
+    /// Others than `accept`.
+    headers: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
 }
 
@@ -27,7 +30,7 @@ fn case(
     body: &Value,
 ) -> Case {
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    Case { name, method, path, accept, body }
+    Case { name, method, path, accept, headers: Vec::new(), body }
 }
 
 /// A prompt whose continuation both the stub and SmolLM2 know for certain.
@@ -99,7 +102,7 @@ fn cases() -> Vec<Case> {
         case("models_unknown", "POST", "/api/models/nothing/load", None, &Value::Null),
     ]);
     let bytes =
-        |name, body: &[u8]| Case { name, method: "POST", path: "/api/generate", accept: None, body: body.to_vec() };
+        |name, body: &[u8]| Case { body: body.to_vec(), ..case(name, "POST", "/api/generate", None, &Value::Null) };
     cases.push(bytes("error_not_json", b"{\"model\": \"x\","));
     cases.push(bytes("error_not_utf8", b"{\"model\": \"\xff\xfe\", \"prompt\": \"x\"}"));
     cases.push(bytes(
@@ -128,6 +131,7 @@ fn cases() -> Vec<Case> {
         cases.push(case("models_load", "POST", "/api/models/stub/load", None, &Value::Null));
         cases.push(case("models_unload", "POST", "/api/models/stub/unload", None, &Value::Null));
     }
+    cases.extend(anthropic::cases());
     cases
 }
 
@@ -136,7 +140,8 @@ fn transcripts_are_as_recorded() {
     let server = Server::start();
     let mut differing = Vec::new();
     for case in cases() {
-        let headers: Vec<(&str, &str)> = case.accept.map(|accept| ("accept", accept)).into_iter().collect();
+        let headers: Vec<_> =
+            case.accept.map(|accept| ("accept", accept)).into_iter().chain(case.headers.clone()).collect();
         let answer = Answer::parse(&server.raw(&http_request("shimmy", case.method, case.path, &headers, &case.body)));
         let transcript = transcript(&case, &answer);
         let file = golden_file(case.name);
@@ -168,15 +173,16 @@ fn transcript(case: &Case, answer: &Answer) -> String {
     let body = String::from_utf8_lossy(&case.body);
     let request = if body.len() > 400 { format!("({} bytes, {:.60}…)", body.len(), body) } else { body.into_owned() };
     let accept = case.accept.map(|accept| format!("accept: {accept}\n")).unwrap_or_default();
+    let others: String = case.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
     let mut head: Vec<&str> = answer.head.split("\r\n").collect();
     head[1..].sort_unstable();
     let head: Vec<&str> =
         head.into_iter().filter(|line| !line.starts_with("date:") && !line.starts_with("content-length:")).collect();
     format!(
-        "{} {}\n{accept}{request}\n\n=====\n{}\n\n{}",
+        "{} {}\n{accept}{others}{request}\n\n=====\n{}\n\n{}",
         case.method,
         case.path,
-        head.join("\n"),
+        mask_ids(head.join("\n")),
         mask(&answer.text())
     )
 }
@@ -216,7 +222,16 @@ fn mask(text: &str) -> String {
         }
         masked.insert_str(0, &done);
     }
-    // Ids are drawn at random; all parts of one answer have the same.
-    let id = masked.find("chatcmpl-").map(|at| masked[at..].split('"').next().unwrap_or_default().to_owned());
-    id.map_or(masked.clone(), |id| masked.replace(&id, "chatcmpl-*"))
+    mask_ids(masked)
+}
+
+/// Ids are drawn at random; all parts of one answer have the same.
+fn mask_ids(mut text: String) -> String {
+    for prefix in ["chatcmpl-", "msg_", "req_"] {
+        if let Some(at) = text.find(prefix) {
+            let id = text[at + prefix.len()..].split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            text = text.replace(&format!("{prefix}{id}"), &format!("{prefix}*"));
+        }
+    }
+    text
 }

@@ -1,0 +1,205 @@
+//! Turns in Anthropic's shape, and the messages that they become.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::api::BadRequest;
+use crate::chat::{Message, Role, ToolCall};
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Turn {
+    role: TurnRole,
+    content: Blocks,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TurnRole {
+    System,
+    User,
+    Assistant,
+}
+
+/// Text, which stands for one block of it, or a list of blocks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocks(Vec<Block>);
+
+/// The fields of all kinds of block, so that those that a block has beside them are told to have no effect.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Block {
+    #[serde(rename = "type")]
+    kind: String,
+    text: Option<String>,
+    thinking: Option<String>,
+    /// Of a thought. Ours is empty, so there is nothing to check.
+    #[serde(rename = "signature")]
+    _signature: Option<String>,
+    id: Option<String>,
+    name: Option<String>,
+    input: Option<Map<String, Value>>,
+    tool_use_id: Option<String>,
+    content: Option<Blocks>,
+    is_error: Option<bool>,
+}
+
+// An untagged enum would lose the paths of what is wrong and of what is passed over.
+impl<'de> Deserialize<'de> for Blocks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrList;
+
+        impl<'de> Visitor<'de> for TextOrList {
+            type Value = Blocks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of blocks")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Blocks, E> {
+                Ok(Blocks(vec![Block { kind: "text".into(), text: Some(text.into()), ..Block::default() }]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Blocks, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Blocks)
+            }
+        }
+
+        deserializer.deserialize_any(TextOrList)
+    }
+}
+
+impl Blocks {
+    /// The text of blocks that must not be anything else. `at` is their path.
+    pub(super) fn into_text(self, at: &str) -> Result<String, BadRequest> {
+        let text = |(index, block): (usize, Block)| {
+            let at = format!("{at}.{index}");
+            if block.kind == "text" { given(block.text, &at, "text") } else { Err(not_served(&block.kind, &at)) }
+        };
+        let texts: Vec<String> = self.0.into_iter().enumerate().map(text).collect::<Result<_, _>>()?;
+        Ok(texts.join("\n"))
+    }
+}
+
+fn given<T>(field: Option<T>, at: &str, name: &str) -> Result<T, BadRequest> {
+    field.ok_or_else(|| BadRequest(format!("{at}.{name} is missing")))
+}
+
+fn not_served(kind: &str, at: &str) -> BadRequest {
+    BadRequest(format!("{at}: blocks of type {kind:?} are not served by this version"))
+}
+
+fn misplaced(kind: &str, at: &str, role: &str) -> BadRequest {
+    BadRequest(format!("{at}: a block of type {kind:?} has no place in a turn of the {role}"))
+}
+
+/// Messages as far as they have been read.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    pub messages: Vec<Message>,
+    /// Which tool each call asked for, by the call's id.
+    called: HashMap<String, String>,
+}
+
+impl Conversation {
+    pub fn new(system: Option<Blocks>, turns: Vec<Turn>) -> Result<Self, BadRequest> {
+        let mut read = Self::default();
+        if let Some(text) = system.map(|blocks| blocks.into_text("system")).transpose()?.filter(|text| !text.is_empty())
+        {
+            read.add(Message::new(Role::System, text));
+        }
+        for (index, turn) in turns.into_iter().enumerate() {
+            let at = format!("messages.{index}.content");
+            match turn.role {
+                TurnRole::System => read.add(Message::new(Role::System, turn.content.into_text(&at)?)),
+                TurnRole::User => read.user(turn.content, &at)?,
+                TurnRole::Assistant => read.assistant(turn.content, &at)?,
+            }
+        }
+        Ok(read)
+    }
+
+    /// Turns of one side that follow each other are one turn; many templates take no others.
+    fn add(&mut self, message: Message) {
+        match self.messages.last_mut() {
+            Some(last) if last.role == message.role && message.role != Role::Tool => {
+                join(&mut last.content, &message.content);
+                if let Some(more) = message.reasoning_content {
+                    join(last.reasoning_content.get_or_insert_default(), &more);
+                }
+                last.tool_calls.extend(message.tool_calls);
+            }
+            _ => self.messages.push(message),
+        }
+    }
+
+    /// Each result becomes a message of its own; the text of the turn comes after them.
+    fn user(&mut self, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
+        if blocks.0.is_empty() {
+            return Err(BadRequest(format!("{at} is empty")));
+        }
+        let mut said = None;
+        for (index, block) in blocks.0.into_iter().enumerate() {
+            let at = format!("{at}.{index}");
+            match block.kind.as_str() {
+                "text" => join(said.get_or_insert_default(), &given(block.text, &at, "text")?),
+                "tool_result" => self.result(block, &at)?,
+                "tool_use" | "thinking" | "redacted_thinking" => return Err(misplaced(&block.kind, &at, "user")),
+                other => return Err(not_served(other, &at)),
+            }
+        }
+        if let Some(text) = said {
+            self.add(Message::new(Role::User, text));
+        }
+        Ok(())
+    }
+
+    fn result(&mut self, block: Block, at: &str) -> Result<(), BadRequest> {
+        let id = given(block.tool_use_id, at, "tool_use_id")?;
+        let mut text = block.content.unwrap_or_default().into_text(&format!("{at}.content"))?;
+        if block.is_error == Some(true) {
+            // No template has a place for this, and the model should know.
+            text.insert_str(0, "Error: ");
+        }
+        let name = self.called.get(&id).cloned();
+        self.add(Message { tool_call_id: Some(id), name, ..Message::new(Role::Tool, text) });
+        Ok(())
+    }
+
+    fn assistant(&mut self, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
+        let mut message = Message::new(Role::Assistant, "");
+        for (index, block) in blocks.0.into_iter().enumerate() {
+            let at = format!("{at}.{index}");
+            match block.kind.as_str() {
+                "text" => join(&mut message.content, &given(block.text, &at, "text")?),
+                "thinking" => {
+                    let thought = given(block.thinking, &at, "thinking")?;
+                    join(message.reasoning_content.get_or_insert_default(), &thought);
+                }
+                // Only Anthropic can read it.
+                "redacted_thinking" => {}
+                "tool_use" => {
+                    let (id, name) = (given(block.id, &at, "id")?, given(block.name, &at, "name")?);
+                    let arguments = Value::Object(given(block.input, &at, "input")?).to_string();
+                    self.called.insert(id.clone(), name.clone());
+                    message.tool_calls.push(ToolCall { id, name, arguments });
+                }
+                "tool_result" => return Err(misplaced(&block.kind, &at, "assistant")),
+                other => return Err(not_served(other, &at)),
+            }
+        }
+        self.add(message);
+        Ok(())
+    }
+}
+
+/// Puts `more` on a line of its own.
+fn join(text: &mut String, more: &str) {
+    if !text.is_empty() && !more.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(more);
+}
