@@ -5,6 +5,7 @@ pub mod dialect;
 pub mod ollama;
 pub mod openai;
 pub mod shimmy;
+pub mod utility;
 
 use crate::runner::{Delta, RunnerError};
 

@@ -138,13 +138,11 @@ impl Runner for LocalRunner {
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
-        let Prepared { tokens, .. } = self.prompts.prepare(spec)?;
-        let text = String::from_utf8_lossy(&self.prompts.pieces(&tokens)?.concat()).into_owned();
-        Ok(Prompt { text, tokens })
+        self.prompts.show(spec)
     }
 
-    fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, RunnerError> {
-        self.prompts.tokenize(text, special, special)
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<TokenId>, RunnerError> {
+        self.prompts.tokenize(text, add_special, parse_special)
     }
 
     fn pieces(&self, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, RunnerError> {

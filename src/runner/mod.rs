@@ -56,12 +56,12 @@ pub trait Runner: Send + Sync + Debug {
     /// What is wrong with the messages.
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError>;
 
-    /// The tokens of a text. `special` puts in front what a prompt begins with, and reads the names of control tokens in
-    /// the text as those tokens.
+    /// The tokens of a text. `add_special` puts in front what a prompt begins with; `parse_special` reads the names of
+    /// control tokens in the text as those tokens.
     ///
     /// # Errors
     /// A text that is too long.
-    fn tokenize(&self, text: &str, special: bool) -> Result<Vec<TokenId>, RunnerError>;
+    fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<TokenId>, RunnerError>;
 
     /// The bytes that tokens stand for, one entry a token; not always whole characters.
     ///

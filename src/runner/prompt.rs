@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::delta::OutputParser;
 use super::error::RunnerError;
 use super::output::{CallParser, PlainCallParser, TemplateParser};
-use super::spec::{GenerateSpec, Input};
+use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
     ChatOptions, Ending, Message, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
 };
@@ -64,8 +64,25 @@ impl Prompts {
         Ok(Prepared { tokens, stops, parser, filter })
     }
 
+    /// What [`Prompts::prepare`] makes of a request, to be looked at.
+    pub fn show(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
+        let Input::Messages(messages) = &spec.input else {
+            let Prepared { tokens, .. } = self.prepare(spec)?;
+            let text = String::from_utf8_lossy(&self.pieces(&tokens)?.concat()).into_owned();
+            return Ok(Prompt { text, tokens });
+        };
+        let prompt = self.conversation(messages, spec)?.prompt;
+        let tokens = self.tokenize_parts(&prompt)?;
+        let text = self.shield().parts(&prompt).into_iter().map(|part| part.text).collect();
+        Ok(Prompt { text, tokens })
+    }
+
+    fn shield(&self) -> &Shield {
+        self.shield.get_or_init(|| Shield::new(&self.vocab.control_names()))
+    }
+
     fn conversation(&self, messages: &[Message], spec: &GenerateSpec) -> Result<Text, RunnerError> {
-        let shield = self.shield.get_or_init(|| Shield::new(&self.vocab.control_names()));
+        let shield = self.shield();
         let messages = shield.messages(messages);
         let mut options = spec.chat.clone();
         options.tools = shield.tools(&options.tools).into_owned();
@@ -187,9 +204,8 @@ impl Prompts {
 
     /// The template leaves BOS and EOS to the tokeniser.
     fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
-        let shield = self.shield.get_or_init(|| Shield::new(&self.vocab.control_names()));
         let mut tokens = Vec::new();
-        for (number, part) in shield.parts(prompt).into_iter().enumerate() {
+        for (number, part) in self.shield().parts(prompt).into_iter().enumerate() {
             tokens.extend(self.tokenize(part.text, number == 0, part.control)?);
         }
         Ok(tokens)

@@ -174,7 +174,7 @@ impl Runner for StubRunner {
         Ok(Prompt { text, tokens })
     }
 
-    fn tokenize(&self, text: &str, _special: bool) -> Result<Vec<TokenId>, RunnerError> {
+    fn tokenize(&self, text: &str, _add_special: bool, _parse_special: bool) -> Result<Vec<TokenId>, RunnerError> {
         Ok(pieces(text).map(|word| self.words.token(word)).collect())
     }
 

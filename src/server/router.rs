@@ -8,7 +8,7 @@ use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::{self, ApiError};
-use super::routes::{anthropic, diag, generate, health, metrics, models, openai, socket};
+use super::routes::{anthropic, diag, generate, health, metrics, models, openai, socket, utility};
 use super::state::AppState;
 use crate::api::ErrorKind;
 
@@ -25,6 +25,9 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*id}", get(openai::model))
+        .route("/tokenize", post(utility::tokenize))
+        .route("/detokenize", post(utility::detokenize))
+        .route("/apply-template", post(utility::apply_template))
         .route("/api/models", get(models::list))
         .route("/api/models/{name}/load", post(models::load))
         .route("/api/models/{name}/unload", post(models::unload))

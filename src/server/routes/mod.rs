@@ -8,3 +8,4 @@ pub(super) mod metrics;
 pub(super) mod models;
 pub(super) mod openai;
 pub(super) mod socket;
+pub(super) mod utility;

@@ -5,6 +5,7 @@
 
 mod anthropic;
 mod openai;
+mod utility;
 
 use std::path::PathBuf;
 
@@ -132,6 +133,7 @@ fn cases() -> Vec<Case> {
         cases.push(case("models_unload", "POST", "/api/models/stub/unload", None, &Value::Null));
     }
     cases.extend(anthropic::cases());
+    cases.extend(utility::cases());
     cases
 }
 

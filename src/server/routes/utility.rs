@@ -1,0 +1,45 @@
+//! `POST /tokenize`, `/detokenize` and `/apply-template`.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::Value;
+
+use super::generate::with_model;
+use crate::api::utility::{self, DetokenizeRequest, TokenizeRequest};
+use crate::server::error::ApiError;
+use crate::server::extract::JsonBody;
+use crate::server::state::AppState;
+
+pub(in crate::server) async fn tokenize(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let asked = TokenizeRequest::from_value(body)?;
+    let answer = with_model(&state, asked.model.clone(), move |runner| {
+        let tokens = runner.tokenize(&asked.content, asked.add_special, asked.parse_special)?;
+        Ok(if asked.with_pieces {
+            utility::pieces_body(&tokens, &runner.pieces(&tokens)?)
+        } else {
+            utility::tokens_body(&tokens)
+        })
+    });
+    Ok(Json(answer.await?))
+}
+
+pub(in crate::server) async fn detokenize(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let asked = DetokenizeRequest::from_value(body)?;
+    let pieces = with_model(&state, asked.model, move |runner| runner.pieces(&asked.tokens));
+    Ok(Json(utility::content_body(&pieces.await?)))
+}
+
+pub(in crate::server) async fn apply_template(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let spec = utility::template_spec(body)?;
+    let prompt = with_model(&state, spec.model.clone(), move |runner| runner.prompt(&spec));
+    Ok(Json(utility::prompt_body(&prompt.await?.text)))
+}
