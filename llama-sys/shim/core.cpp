@@ -205,6 +205,7 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         params.type_k               = ggml_type(p->type_k);
         params.type_v               = ggml_type(p->type_v);
         params.embeddings           = p->embeddings;
+        params.pooling_type         = static_cast<enum llama_pooling_type>(p->pooling);
         params.offload_kqv          = p->offload_kqv;
         params.kv_unified           = p->kv_unified;
         params.swa_full             = p->swa_full;

@@ -89,6 +89,7 @@ struct shim_context_params {
     int32_t             type_k;     /* enum ggml_type */
     int32_t             type_v;
     bool                embeddings;
+    int32_t             pooling;    /* enum llama_pooling_type; unspecified takes the model's own */
     bool                offload_kqv;
     bool                kv_unified;
     bool                swa_full;

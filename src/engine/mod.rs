@@ -7,6 +7,8 @@ mod cells;
 mod command;
 mod control;
 mod detokenizer;
+#[cfg(feature = "llama")]
+mod embedder;
 mod error;
 mod event;
 mod forward;
@@ -35,6 +37,8 @@ mod threads;
 pub use command::Measure;
 pub use control::Control;
 pub use detokenizer::Detokenizer;
+#[cfg(feature = "llama")]
+pub use embedder::Embedder;
 pub use error::EngineError;
 pub use event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 pub use forward::TokenId;

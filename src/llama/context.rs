@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::callback::{self, AbortFlag};
 use super::error::{LlamaError, check, failure};
 use super::kv_cache::KvCache;
-use super::model::Model;
+use super::model::{Model, Pooling};
 use super::threads::ComputeThreads;
 use super::vocab::Token;
 
@@ -67,7 +67,7 @@ pub struct ContextParams {
     pub kv_unified: bool,
     /// Use our own CPU kernels where all layers are on the CPU and the processor has what they need.
     pub accelerate: bool,
-    /// Give embeddings instead of logits.
+    /// Give embeddings instead of logits, one a sequence.
     pub embeddings: bool,
     /// Keep the KV cache on the device that holds the layers.
     pub offload_kv: bool,
@@ -167,6 +167,10 @@ impl Context {
             type_k: params.kv_type_k.raw(),
             type_v: params.kv_type_v.raw(),
             embeddings: params.embeddings,
+            pooling: match model.pooling() {
+                Some(Pooling::Mean) => llama_sys::LLAMA_POOLING_TYPE_MEAN,
+                _ => llama_sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
+            },
             offload_kqv: params.offload_kv,
             kv_unified: params.kv_unified,
             swa_full: true,
@@ -359,6 +363,21 @@ impl Context {
         check("reading logits", status, String::new())?;
         // SAFETY: llama.cpp keeps one float a vocabulary entry there until the next decode, which needs `&mut self`.
         Ok(Logits(unsafe { std::slice::from_raw_parts(data, self.model.n_tokens_vocab() as usize) }))
+    }
+
+    /// The pooled embedding of a sequence of the last decoded batch. The view ends with the next call that changes the
+    /// context.
+    ///
+    /// # Errors
+    /// A sequence that was not in that batch, a context that was not made for embeddings.
+    pub fn embedding(&self, seq: SeqId) -> Result<&[f32], LlamaError> {
+        self.check_seq(seq)?;
+        let mut data = std::ptr::null();
+        // SAFETY: the sequence belongs to this context; NULL comes back as an error.
+        let status = unsafe { llama_sys::shim_embeddings_seq(self.raw(), seq.raw(), &raw mut data) };
+        check("reading an embedding", status, String::new())?;
+        // SAFETY: llama.cpp keeps so many floats there until the next decode, which needs `&mut self`.
+        Ok(unsafe { std::slice::from_raw_parts(data, self.model.n_embd_out()) })
     }
 
     /// Makes exactly these adapters active, each with its scale, from the next decode on.

@@ -40,7 +40,7 @@ pub use error::LlamaError;
 pub use grammar::Grammar;
 pub use kv_cache::KvCache;
 pub use memory_use::MemoryUse;
-pub use model::{Model, ModelParams, Offload, Split};
+pub use model::{Model, ModelParams, Offload, Pooling, Split};
 pub use modules::{BACKEND_DIR, BackendModule, ModuleState};
 pub use sampler::{Sampler, SamplerConfig};
 pub use state::{Extent, SeqState};

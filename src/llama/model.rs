@@ -85,6 +85,16 @@ impl Drop for ModelInner {
     }
 }
 
+/// See [`Model::pooling`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    Mean,
+    /// That of the first or last token.
+    Token,
+    /// No embedding but a score: how well a text answers a question.
+    Rank,
+}
+
 impl Model {
     /// Checks the file, then loads it. `progress` hears the loaded fraction (0.0 to 1.0) and cancels with `false`.
     ///
@@ -276,6 +286,26 @@ impl Model {
         let rope = unsafe { llama_sys::llama_model_rope_type(self.raw()) };
         [llama_sys::LLAMA_ROPE_TYPE_MROPE, llama_sys::LLAMA_ROPE_TYPE_IMROPE, llama_sys::LLAMA_ROPE_TYPE_VISION]
             .contains(&rope)
+    }
+
+    /// How embeddings of tokens become one of the text. `None` where the model was not made for embeddings.
+    #[must_use]
+    pub fn pooling(&self) -> Option<Pooling> {
+        let key = format!("{}.pooling_type", self.0.header.architecture());
+        match self.meta(&key).and_then(|value| value.parse::<i32>().ok()) {
+            Some(llama_sys::LLAMA_POOLING_TYPE_MEAN) => Some(Pooling::Mean),
+            Some(llama_sys::LLAMA_POOLING_TYPE_RANK) => Some(Pooling::Rank),
+            Some(llama_sys::LLAMA_POOLING_TYPE_CLS | llama_sys::LLAMA_POOLING_TYPE_LAST) => Some(Pooling::Token),
+            // Those that look at a text in both directions are made for nothing else; most take the mean.
+            _ => self.is_bidirectional().then_some(Pooling::Mean),
+        }
+    }
+
+    /// Components of a pooled embedding.
+    #[must_use]
+    pub fn n_embd_out(&self) -> usize {
+        // SAFETY: a getter on a live model.
+        usize::try_from(unsafe { llama_sys::llama_model_n_embd_out(self.raw()) }).unwrap_or(0)
     }
 
     /// What llama.cpp calls the model, e.g. `llama ?B Q4_1`.

@@ -11,6 +11,8 @@ const PARALLEL: std::ops::RangeInclusive<u32> = 8..=16;
 const CELLS_EACH: u32 = 512;
 /// Sequence ids that llama.cpp can tell apart.
 const MOST_SEQUENCES: u32 = 256;
+/// Texts that are embedded in one pass.
+const EMBEDDED_TOGETHER: u32 = 64;
 /// Tokens in one pass. More would only make those wait longer who come during the pass.
 const PASS: u32 = 512;
 
@@ -70,6 +72,25 @@ impl Layout {
             kv_type_v: kv_type(spec.serve.cache_type_v),
             kv_unified: !spec.serve.deterministic,
             ..ContextParams::default()
+        }
+    }
+}
+
+impl Layout {
+    /// A context for embeddings: as many tokens at once as a text may have.
+    pub fn embedding(&self, threads: u32, spec: &LoadSpec) -> ContextParams {
+        ContextParams {
+            n_batch: self.n_ctx_seq,
+            n_ubatch: self.n_ctx_seq,
+            n_ctx: self.n_ctx_seq,
+            n_seq_max: EMBEDDED_TOGETHER,
+            n_outputs_max: 0,
+            embeddings: true,
+            // Nothing is kept from one pass to the next, so a cache in another format saves nothing.
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+            kv_unified: true,
+            ..self.context(threads, spec)
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::chat::TemplateChoice;
-use crate::engine::{EngineConfig, EngineHandle, Job, default_threads};
-use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams};
+use crate::engine::{Embedder, EngineConfig, EngineHandle, Job, default_threads};
+use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Pooling};
 use crate::placement::{self, Choice, Inventory, PlacementError};
 
 use super::delta::DeltaStream;
@@ -15,7 +15,7 @@ use super::layout::Layout;
 use super::offload;
 use super::plan;
 use super::prompt::{Prepared, Prompts};
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, LoadSpec, Prompt};
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, Prompt};
 use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct LocalRunner {
     // Dropped first: the engine's thread ends before the model is let go.
     engine: EngineHandle,
     prompts: Prompts,
+    /// For models that were made for it.
+    embedder: Option<Embedder>,
     info: RunnerInfo,
 }
 
@@ -64,8 +66,8 @@ impl LocalRunner {
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
         };
-        let (engine, memory) =
-            EngineHandle::start_llama(&model, adapters, context, layout.n_ctx_seq, config).map_err(load_error)?;
+        let (engine, memory) = EngineHandle::start_llama(&model, adapters.clone(), context, layout.n_ctx_seq, config)
+            .map_err(load_error)?;
         drop(loading);
         let placement = placement::verify(&choice, &offload::actual(&model, memory).map_err(load_error)?)?;
         for device in &placement.devices {
@@ -87,6 +89,9 @@ impl LocalRunner {
             threads,
             "model loaded"
         );
+        let embeds = matches!(model.pooling(), Some(Pooling::Mean | Pooling::Token));
+        let embedder = embeds.then(|| Embedder::new(&model, adapters.clone(), layout.embedding(threads, spec)));
+
         let info = RunnerInfo {
             description: model.description(),
             size_bytes: model.size(),
@@ -99,7 +104,7 @@ impl LocalRunner {
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        Ok(Self { engine, prompts: Prompts::new(vocab, template), info })
+        Ok(Self { engine, prompts: Prompts::new(vocab, template), embedder, info })
     }
 }
 
@@ -149,8 +154,35 @@ impl Runner for LocalRunner {
         self.prompts.pieces(tokens)
     }
 
-    fn embed(&self, _spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
-        Err(RunnerError::BadRequest("this model cannot embed".into()))
+    fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
+        let embedder = self.embedder.as_ref().ok_or_else(|| {
+            RunnerError::BadRequest("this model was not made for embeddings: its file names no way to pool them".into())
+        })?;
+        if let Some(n) = spec.dimensions.filter(|n| !(1..=embedder.dimensions()).contains(n)) {
+            let most = embedder.dimensions();
+            return Err(RunnerError::BadRequest(format!("dimensions is {n}; this model's vectors have {most}")));
+        }
+        let mut texts = Vec::with_capacity(spec.inputs.len());
+        for input in &spec.inputs {
+            let mut tokens = match input {
+                Input::Raw(text) => self.prompts.tokenize(text, true, false)?,
+                Input::Tokens(tokens) => tokens.clone(),
+                Input::Messages(_) => {
+                    return Err(RunnerError::BadRequest("texts are embedded, not conversations".into()));
+                }
+            };
+            if spec.truncate {
+                tokens.truncate(embedder.longest());
+            }
+            texts.push(tokens);
+        }
+        let prompt_tokens = texts.iter().map(Vec::len).sum();
+        let mut vectors = embedder.embed(texts)?;
+        for vector in &mut vectors {
+            vector.truncate(spec.dimensions.unwrap_or(usize::MAX));
+            normalise(vector);
+        }
+        Ok(Embeddings { vectors, prompt_tokens })
     }
 
     fn info(&self) -> &RunnerInfo {
@@ -163,6 +195,14 @@ impl Runner for LocalRunner {
             return Err(RunnerError::BadRequest(format!("{n} tokens do not fit a context of {}", self.engine.n_ctx())));
         }
         Ok(self.engine.measure(what)?)
+    }
+}
+
+/// Scales a vector to the length 1.
+fn normalise(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|x| *x /= length);
     }
 }
 

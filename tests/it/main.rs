@@ -23,6 +23,8 @@ mod cancel;
 #[cfg(feature = "llama")]
 mod cli;
 #[cfg(feature = "llama")]
+mod embeddings;
+#[cfg(feature = "llama")]
 mod hazards;
 #[cfg(feature = "llama")]
 mod lora;

@@ -90,7 +90,7 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
 ];
 
 /// A field that is null is a field that is absent.
-fn drop_nulls(value: &mut Value) {
+pub(super) fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());

@@ -1,6 +1,7 @@
-//! OpenAI's dialect: `/v1/chat/completions` and `/v1/models`.
+//! OpenAI's dialect: `/v1/chat/completions`, `/v1/embeddings` and `/v1/models`.
 
 mod chat;
+mod embeddings;
 mod encode;
 mod error;
 mod models;
@@ -8,6 +9,7 @@ mod tools;
 mod turn;
 
 pub use chat::ChatRequest;
+pub use embeddings::{EmbedRequest, embed_body};
 pub use encode::{ChatEncoder, Head, chat_body};
 pub use error::error_body;
 pub use models::{model, models};

@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use super::generate::{Started, blocking, start_several};
-use crate::api::openai::{self, ChatEncoder, ChatRequest, Head};
+use crate::api::openai::{self, ChatEncoder, ChatRequest, EmbedRequest, Head};
 use crate::api::{ErrorKind, anthropic};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
@@ -40,6 +40,19 @@ pub(in crate::server) async fn chat(
         Json(openai::chat_body(&head, &answers)).into_response()
     };
     Ok(ignored.noted_in(response))
+}
+
+pub(in crate::server) async fn embeddings(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = EmbedRequest::from_value(body)?;
+    let (ignored, format) = (Ignored::new(&request.ignored), request.format());
+    let spec = request.into_spec()?;
+    let model = spec.model.clone();
+    let registry = Arc::clone(&state.registry);
+    let found = blocking(move || Ok(registry.acquire(&spec.model)?.runner().embed(&spec)?)).await?;
+    Ok(ignored.noted_in(Json(openai::embed_body(&model, &found, format)).into_response()))
 }
 
 pub(in crate::server) async fn models(State(state): State<AppState>, headers: HeaderMap) -> Json<serde_json::Value> {

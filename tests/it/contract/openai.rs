@@ -15,6 +15,10 @@ fn chat(name: &'static str, body: Value) -> Case {
     case(name, "POST", "/v1/chat/completions", None, &body)
 }
 
+fn embed(name: &'static str, body: Value) -> Case {
+    case(name, "POST", "/v1/embeddings", None, &body)
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![
         chat("openai_chat", fact()),
@@ -62,6 +66,8 @@ pub(super) fn cases() -> Vec<Case> {
             None,
             &Value::Null,
         ),
+        embed("openai_embeddings_unable", json!({ "model": MODEL, "input": "a text" })),
+        embed("openai_error_embeddings_nothing", json!({ "model": MODEL, "input": [] })),
         case("openai_model_not_utf8", "GET", "/v1/models/%FF", None, &Value::Null),
         case("openai_model_unknown", "GET", "/v1/models/org/nothing", None, &Value::Null),
     ];
@@ -80,6 +86,11 @@ pub(super) fn cases() -> Vec<Case> {
         let thinks = || script("<think> first this </think> then that");
         let streamed = |body| with(body, json!({ "stream": true }));
         cases.extend([
+            embed(
+                "openai_embeddings_base64",
+                json!({ "model": "stub", "input": ["a b"], "encoding_format": "base64", "user": "me" }),
+            ),
+            embed("openai_embeddings_tokens", json!({ "model": "stub", "input": [[1, 2], [3]], "dimensions": 2 })),
             chat("openai_tools", calls()),
             chat("openai_tools_stream", streamed(calls())),
             chat("openai_tools_forced", forced()),

@@ -26,6 +26,13 @@ pub fn bidirectional() -> Writer {
     w
 }
 
+/// Goes on from token to token, and takes the last one's embedding for the text's.
+pub fn embedder() -> Writer {
+    let mut w = tiny_llama();
+    w.u32("llama.pooling_type", 3);
+    w
+}
+
 /// No byte tokens: most texts cannot be written with this vocabulary.
 pub fn without_byte_tokens() -> Writer {
     let mut w = tiny_llama();

@@ -1,0 +1,99 @@
+//! `POST /v1/embeddings`.
+
+use base64::Engine;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::chat::drop_nulls;
+use crate::api::BadRequest;
+use crate::engine::TokenId;
+use crate::runner::{EmbedSpec, Embeddings, Input};
+
+#[derive(Clone, Debug, Deserialize)]
+struct Fields {
+    model: String,
+    input: Texts,
+    #[serde(default)]
+    encoding_format: Format,
+    dimensions: Option<usize>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(String),
+    Many(Vec<String>),
+    Tokens(Vec<TokenId>),
+    ManyTokens(Vec<Vec<TokenId>>),
+}
+
+/// How a vector is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    #[default]
+    Float,
+    /// The bytes of little-endian 32-bit floats.
+    Base64,
+}
+
+/// Texts in one request.
+const MAX_TEXTS: usize = 2048;
+
+/// A request, and what of it has no effect here.
+#[derive(Clone, Debug)]
+pub struct EmbedRequest {
+    fields: Fields,
+    /// Paths of the fields that are passed over.
+    pub ignored: Vec<String>,
+}
+
+impl EmbedRequest {
+    /// # Errors
+    /// The first field that is missing, of a wrong type or out of range.
+    pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
+        drop_nulls(&mut body);
+        let (fields, ignored) = crate::api::from_value_noting_ignored::<Fields>(body)?;
+        Ok(Self { fields, ignored })
+    }
+
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.fields.encoding_format
+    }
+
+    /// # Errors
+    /// No text, or too many.
+    pub fn into_spec(self) -> Result<EmbedSpec, BadRequest> {
+        let Fields { model, input, dimensions, .. } = self.fields;
+        let inputs: Vec<Input> = match input {
+            Texts::One(text) => vec![Input::Raw(text)],
+            Texts::Many(texts) => texts.into_iter().map(Input::Raw).collect(),
+            Texts::Tokens(tokens) => vec![Input::Tokens(tokens)],
+            Texts::ManyTokens(texts) => texts.into_iter().map(Input::Tokens).collect(),
+        };
+        if inputs.is_empty() || inputs.len() > MAX_TEXTS {
+            return Err(BadRequest(format!("input holds {} texts; it must be from 1 to {MAX_TEXTS}", inputs.len())));
+        }
+        Ok(EmbedSpec { model, inputs, truncate: false, dimensions })
+    }
+}
+
+/// The answer.
+#[must_use]
+pub fn embed_body(model: &str, found: &Embeddings, format: Format) -> Value {
+    let written = |vector: &[f32]| match format {
+        Format::Float => json!(vector),
+        Format::Base64 => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            base64::engine::general_purpose::STANDARD.encode(bytes).into()
+        }
+    };
+    let entry = |(index, vector): (usize, &Vec<f32>)| json!({ "object": "embedding", "index": index, "embedding": written(vector) });
+    json!({
+        "object": "list",
+        "data": found.vectors.iter().enumerate().map(entry).collect::<Vec<_>>(),
+        "model": model,
+        "usage": { "prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens },
+    })
+}
