@@ -121,18 +121,7 @@ fn read(name: String, path: PathBuf, because: &'static str) -> Option<Found> {
         tracing::debug!(path = %path.display(), "an adapter or projector, not a model");
         return None;
     }
-    Some(Found {
-        name,
-        size_bytes: whole_size(&header),
-        because,
-        facts: Facts {
-            architecture: header.architecture().to_owned(),
-            quantization: header.quantization(),
-            trained_context_tokens: header.context_length().unwrap_or(0),
-            parameters: header.parameter_count(),
-        },
-        path,
-    })
+    Some(Found { name, size_bytes: whole_size(&header), because, facts: Facts::of(&header), path })
 }
 
 /// Bytes of all shards. Missing ones are found out when the model is loaded.

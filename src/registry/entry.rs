@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::gguf;
 use crate::placement::MemoryPlan;
 use crate::runner::{self, LoadSpec, ModelSource, Runner, RunnerInfo};
 
@@ -46,6 +47,17 @@ pub struct Facts {
     /// Tokens that the model was trained for; 0 where the file does not say.
     pub trained_context_tokens: u64,
     pub parameters: u64,
+}
+
+impl Facts {
+    pub(super) fn of(header: &gguf::Header) -> Self {
+        Self {
+            architecture: header.architecture().to_owned(),
+            quantization: header.quantization(),
+            trained_context_tokens: header.context_length().unwrap_or(0),
+            parameters: header.parameter_count(),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -16,6 +16,7 @@ pub use entry::{Facts, Lease, ModelStatus, State};
 pub use error::RegistryError;
 pub use name::name_from_path;
 
+use crate::gguf;
 use crate::placement::{MemoryPlan, PlacementSpec};
 use crate::runner::{LoadSpec, ModelSource, ServeSpec, StubSpeed};
 use entry::Entry;
@@ -57,8 +58,10 @@ impl Registry {
     pub fn add_file(&self, path: &Path, adapters: Vec<(PathBuf, f32)>) -> String {
         let name = name_from_path(path);
         let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        // Loading says what is wrong with a header that cannot be read.
+        let facts = gguf::Header::open(path).ok().map(|header| Facts::of(&header));
         let spec = self.spec(&name, ModelSource::Gguf { path: path.to_owned() }, adapters);
-        self.insert(Entry::new(name.clone(), spec, size, None), true);
+        self.insert(Entry::new(name.clone(), spec, size, facts), true);
         name
     }
 
@@ -79,7 +82,19 @@ impl Registry {
 
     /// Lets `alias` mean `name` too.
     pub fn add_alias(&self, alias: &str, name: &str) {
-        self.aliases.write().unwrap_or_else(PoisonError::into_inner).insert(alias.to_lowercase(), name.to_owned());
+        self.aliases.write().unwrap_or_else(PoisonError::into_inner).insert(untagged(alias), name.to_owned());
+    }
+
+    /// Forgets an alias. Returns whether there was one.
+    pub fn remove_alias(&self, alias: &str) -> bool {
+        self.aliases.write().unwrap_or_else(PoisonError::into_inner).remove(&untagged(alias)).is_some()
+    }
+
+    /// All aliases, each with the name that it stands for.
+    #[must_use]
+    pub fn aliases(&self) -> Vec<(String, String)> {
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        aliases.iter().map(|(alias, name)| (alias.clone(), name.clone())).collect()
     }
 
     fn spec(&self, name: &str, source: ModelSource, adapters: Vec<(PathBuf, f32)>) -> LoadSpec {
@@ -147,6 +162,13 @@ impl Registry {
         Ok(self.find(name)?.status())
     }
 
+    /// Whether a model has this name itself, and not as an alias.
+    #[must_use]
+    pub fn has_model(&self, name: &str) -> bool {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        spellings(name).iter().any(|spelling| entries.contains_key(spelling))
+    }
+
     /// All models, by name.
     #[must_use]
     pub fn list(&self) -> Vec<ModelStatus> {
@@ -155,18 +177,33 @@ impl Registry {
 
     /// `default` without an alias means the only model, where there is one only.
     fn find(&self, name: &str) -> Result<Arc<Entry>, RegistryError> {
-        let lower = name.to_lowercase();
-        let aliased = self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(&lower).cloned();
-        let wanted = aliased.unwrap_or(lower);
+        let bare = untagged(name);
+        let aliased = self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(&bare).cloned();
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(&wanted).or_else(|| entries.get(&format!("{wanted}:latest"))) {
+        let wanted = aliased.as_deref().unwrap_or(name);
+        if let Some(entry) = spellings(wanted).iter().find_map(|spelling| entries.get(spelling)) {
             return Ok(Arc::clone(entry));
         }
-        match (wanted.as_str(), entries.len(), entries.values().next()) {
+        match (bare.as_str(), entries.len(), entries.values().next()) {
             ("default", 1, Some(only)) => Ok(Arc::clone(only)),
             _ => Err(RegistryError::NotFound { asked: name.to_owned(), known: entries.keys().cloned().collect() }),
         }
     }
+}
+
+/// The tag that a name without one has for Ollama and its clients.
+const LATEST: &str = ":latest";
+
+fn untagged(name: &str) -> String {
+    let lower = name.to_lowercase();
+    lower.strip_suffix(LATEST).map_or(lower.clone(), str::to_owned)
+}
+
+/// How a name may be listed: as it is, without that tag, or with it.
+fn spellings(name: &str) -> [String; 3] {
+    let bare = untagged(name);
+    let tagged = format!("{bare}{LATEST}");
+    [name.to_lowercase(), bare, tagged]
 }
 
 #[cfg(test)]
@@ -196,6 +233,21 @@ mod tests {
         assert_eq!(registry.acquire("default").expect("the only one").name(), "stub");
         registry.add_alias("phi3-lora", "stub");
         assert_eq!(registry.acquire("phi3-lora").expect("an alias").name(), "stub");
+    }
+
+    /// Open WebUI appends the tag to every name that has none.
+    #[test]
+    fn the_tag_latest_may_be_left_out_or_added() {
+        let registry = registry();
+        registry.add_alias("copy:latest", "stub");
+        for name in ["stub:latest", "Copy", "copy:latest"] {
+            assert_eq!(registry.status(name).expect("known").name, "stub");
+        }
+        assert!(registry.status("stub:8b").is_err());
+        assert!(registry.has_model("stub:latest") && !registry.has_model("copy"));
+        assert!(registry.remove_alias("copy"));
+        assert!(!registry.remove_alias("stub"), "that is no alias");
+        assert!(registry.status("copy:latest").is_err());
     }
 
     #[test]
