@@ -50,6 +50,8 @@ pub enum ErrorKind {
     Overloaded,
     /// The model or what runs it failed.
     ModelFailed,
+    /// A request that is understood, for what this version does not do.
+    NotServed,
     Internal,
 }
 

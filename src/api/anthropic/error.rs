@@ -15,7 +15,9 @@ pub fn request_id() -> String {
 #[must_use]
 pub fn error_body(kind: ErrorKind, message: &str, request_id: Option<&str>) -> Value {
     let class = match kind {
-        ErrorKind::BadRequest | ErrorKind::PromptTooLong | ErrorKind::WrongMethod => "invalid_request_error",
+        ErrorKind::BadRequest | ErrorKind::PromptTooLong | ErrorKind::WrongMethod | ErrorKind::NotServed => {
+            "invalid_request_error"
+        }
         ErrorKind::ModelNotFound | ErrorKind::NoSuchPath => "not_found_error",
         ErrorKind::BodyTooLarge => "request_too_large",
         ErrorKind::Overloaded => "overloaded_error",

@@ -16,6 +16,7 @@ pub fn error_body(kind: ErrorKind, message: &str) -> Value {
         ErrorKind::BodyTooLarge => ("invalid_request_error", Some("request_too_large")),
         ErrorKind::Overloaded => ("server_error", Some("overloaded")),
         ErrorKind::ModelFailed => ("server_error", Some("model_failed")),
+        ErrorKind::NotServed => ("invalid_request_error", Some("not_served")),
         ErrorKind::Internal => ("server_error", None),
     };
     json!({ "error": { "message": message, "type": class, "param": null, "code": code } })
