@@ -8,6 +8,7 @@ mod backpressure;
 mod contract;
 #[cfg(feature = "dynamic-backends")]
 mod modules;
+mod ollama;
 mod shutdown;
 mod socket;
 mod support;

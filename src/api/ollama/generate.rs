@@ -1,10 +1,11 @@
 //! Ollama's request body of `POST /api/generate`.
 
-use serde::Deserialize;
 use serde_json::Value;
 
+use super::common::{Common, read};
+use super::keep_alive::KeepAlive;
 use crate::api::shimmy::GenerateRequest as TopLevel;
-use crate::api::{BadRequest, StopList, is_empty};
+use crate::api::{BadRequest, is_empty};
 use crate::runner::GenerateSpec;
 
 /// Ollama keeps the sampling parameters in `options`. Those of shimmy's own dialect at the top level count too,
@@ -12,51 +13,35 @@ use crate::runner::GenerateSpec;
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
     top: TopLevel,
-    options: Options,
+    common: Common,
+    /// Paths of the fields that are passed over, e.g. `context`, `options.num_ctx`.
+    pub ignored: Vec<String>,
 }
 
-/// Ollama's names for the sampling parameters. Options that we have no use for are passed over.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Options {
-    /// Negative means no limit.
-    num_predict: Option<i64>,
-    temperature: Option<f32>,
-    top_k: Option<u32>,
-    top_p: Option<f32>,
-    min_p: Option<f32>,
-    typical_p: Option<f32>,
-    /// Negative means the whole context.
-    repeat_last_n: Option<i64>,
-    repeat_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-    presence_penalty: Option<f32>,
-    seed: Option<i64>,
-    stop: Option<StopList>,
-}
-
-#[derive(Deserialize)]
-struct OptionsField {
-    options: Option<Options>,
-}
-
-/// Fields whose meaning would be lost if we passed over them.
-const NOT_SERVED: &[&str] = &["format", "images", "suffix", "context", "template"];
+/// Fields whose meaning would be lost if we passed over them, with what there is to say.
+const NOT_SERVED: &[(&str, &str)] = &[
+    ("images", "no model here takes images yet"),
+    ("suffix", "text between a prompt and a suffix is not served by this version"),
+    ("template", "a template for one request is not served by this version; --template sets one for the server"),
+];
 
 impl GenerateRequest {
     /// # Errors
     /// The first field that is missing, of a wrong type, or asks for what is not served.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        for field in NOT_SERVED {
+        for (field, why) in NOT_SERVED {
             if body.get(*field).is_some_and(|value| !is_empty(value)) {
-                return Err(BadRequest(format!("`{field}` is not served by this version")));
+                return Err(BadRequest(format!("`{field}`: {why}")));
             }
         }
-        let options: OptionsField = crate::api::from_value(body.clone())?;
-        let mut top: TopLevel = crate::api::from_value(body)?;
+        let (mut top, common, mut ignored) = read::<TopLevel>(body)?;
+        ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
         if top.prompt.is_none() && top.messages.is_none() {
             top.prompt = Some(String::new());
         }
-        Ok(Self { top, options: options.options.unwrap_or_default() })
+        // Some clients send all fields, whether they have a value for them or not.
+        top.system = top.system.filter(|text| !text.is_empty());
+        Ok(Self { top, common, ignored })
     }
 
     #[must_use]
@@ -69,29 +54,91 @@ impl GenerateRequest {
         self.top.stream.unwrap_or(true)
     }
 
-    /// An empty prompt asks for the model to be loaded, and for nothing else.
+    /// An empty prompt asks for the model to be loaded, or unloaded, and for nothing else.
     #[must_use]
     pub fn only_loads(&self) -> bool {
         self.top.prompt.as_deref() == Some("")
     }
 
+    /// Whether the model is to be unloaded after the answer.
+    #[must_use]
+    pub fn unloads(&self) -> bool {
+        self.common.keep_alive == Some(KeepAlive::Leaves)
+    }
+
     /// # Errors
     /// What is out of range.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
-        let (mut top, options) = (self.top, self.options);
-        let limit = options.num_predict.map(|n| u32::try_from(n).ok());
-        top.max_tokens = limit.unwrap_or(top.max_tokens);
-        top.temperature = options.temperature.or(top.temperature);
-        top.top_k = options.top_k.or(top.top_k);
-        top.top_p = options.top_p.or(top.top_p);
-        top.min_p = options.min_p.or(top.min_p);
-        top.typical_p = options.typical_p.or(top.typical_p);
-        top.repeat_last_n = options.repeat_last_n.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(top.repeat_last_n);
-        top.repeat_penalty = options.repeat_penalty.or(top.repeat_penalty);
-        top.frequency_penalty = options.frequency_penalty.or(top.frequency_penalty);
-        top.presence_penalty = options.presence_penalty.or(top.presence_penalty);
-        top.seed = options.seed.map(crate::api::seed).or(top.seed);
-        top.stop = options.stop.or(top.stop);
-        top.into_spec()
+        let raw = self.top.raw;
+        let mut spec = self.common.into_spec(self.top)?;
+        // Whoever writes the prompt's marks reads those of the answer.
+        spec.chat.parse = !raw;
+        Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::GenerateRequest;
+    use crate::constrain::Constraint;
+
+    fn with(more: Value) -> Value {
+        let mut body = json!({ "model": "m", "prompt": "p" });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        body
+    }
+
+    /// The `ollama` command sends every field that it has.
+    #[test]
+    fn empty_fields_ask_for_nothing() {
+        let body = json!({ "model": "m", "prompt": "", "suffix": "", "system": "", "template": "", "images": [],
+                           "options": null, "format": "", "raw": true, "think": null });
+        let request = GenerateRequest::from_value(body).expect("it is served");
+        assert!(request.only_loads() && request.streams() && !request.unloads());
+        assert_eq!(request.ignored, [""; 0]);
+        let spec = request.into_spec().expect("an empty system text is none");
+        assert_eq!((spec.constraint, spec.chat.thinking, spec.chat.parse), (None, None, false));
+    }
+
+    #[test]
+    fn fields_without_effect_are_listed_once_each() {
+        let options = json!({ "num_ctx": 2048, "mirostat": 1, "temperature": 0.5, "seed": null });
+        let body = with(json!({ "options": options, "context": [1, 2], "shift": true, "max_tokens": 4,
+                                "stream_options": { "other": 1 }, "top_logprobs": 2, "keep_alive": 0 }));
+        let request = GenerateRequest::from_value(body).expect("it is served");
+        let ignored =
+            ["context", "shift", "stream_options.other", "options.num_ctx", "options.mirostat", "top_logprobs"];
+        assert_eq!(request.ignored, ignored);
+        assert!(request.unloads());
+        let spec = request.into_spec().expect("in range");
+        assert_eq!((spec.sampling.temperature, spec.max_tokens, spec.logprobs), (0.5, Some(4), None));
+    }
+
+    #[test]
+    fn format_thinking_and_probabilities() {
+        let spec = |more| GenerateRequest::from_value(with(more)).and_then(GenerateRequest::into_spec);
+        let schema = json!({ "type": "object", "properties": { "a": { "enum": [null, 1] } } });
+        let asked =
+            spec(json!({ "format": schema, "think": "low", "logprobs": true, "top_logprobs": 3 })).expect("served");
+        assert_eq!(asked.constraint, Some(Constraint::JsonSchema(schema)));
+        assert_eq!((asked.chat.thinking, asked.logprobs), (Some(true), Some(3)));
+        assert_eq!(asked.chat.template_args["reasoning_effort"], "low");
+        let asked = spec(json!({ "format": "json", "think": false, "logprobs": false })).expect("served");
+        assert_eq!((asked.constraint, asked.chat.thinking), (Some(Constraint::JsonObject), Some(false)));
+        assert_eq!((asked.logprobs, asked.chat.parse), (None, true));
+
+        for (more, reason) in [
+            (json!({ "format": "xml" }), "format is \"xml\"; it must be \"json\" or a JSON schema, which is an object"),
+            (json!({ "think": "max" }), "think is \"max\"; it must be true, false, \"low\", \"medium\" or \"high\""),
+            (json!({ "top_logprobs": 21 }), "top_logprobs is 21; it must be a number from 0 to 20"),
+            (json!({ "suffix": "x" }), "`suffix`: text between a prompt and a suffix is not served by this version"),
+            (json!({ "images": ["aGk="] }), "`images`: no model here takes images yet"),
+        ] {
+            assert_eq!(spec(more).expect_err("it would be missed").0, reason);
+        }
+        let wrong = spec(json!({ "keep_alive": "soon" })).expect_err("no duration").0;
+        assert!(wrong.starts_with("keep_alive: \"soon\" is neither"), "{wrong}");
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /api/generate`, in shimmy's dialect and in Ollama's.
+//! `POST /api/generate` in shimmy's dialect, and what starts a generation in any.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,8 +9,10 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use super::ollama;
 use crate::api::dialect::{self, Dialect};
-use crate::api::{ErrorKind, ollama, shimmy};
+use crate::api::ollama::whole_body;
+use crate::api::{ErrorKind, shimmy};
 use crate::registry::{Registry, RegistryError};
 use crate::runner::{DeltaStream, GenerateSpec, Runner, RunnerError};
 use crate::server::error::ApiError;
@@ -26,15 +28,8 @@ pub(in crate::server) async fn by_dialect(
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     match dialect::choose(accept, &body) {
         Dialect::Shimmy => in_shimmy(&state, body).await,
-        Dialect::Ollama => in_ollama(&state, body).await,
+        Dialect::Ollama => ollama::generate_from(&state, body).await,
     }
-}
-
-pub(in crate::server) async fn ollama(
-    State(state): State<AppState>,
-    JsonBody(body): JsonBody,
-) -> Result<Response, ApiError> {
-    in_ollama(&state, body).await
 }
 
 async fn in_shimmy(state: &AppState, body: Value) -> Result<Response, ApiError> {
@@ -45,29 +40,10 @@ async fn in_shimmy(state: &AppState, body: Value) -> Result<Response, ApiError> 
     if streams {
         return stream::respond(started.deltas, started.lease, shimmy::SseEncoder { include_usage }).await;
     }
-    whole(started).await
-}
-
-async fn in_ollama(state: &AppState, body: Value) -> Result<Response, ApiError> {
-    let request = ollama::GenerateRequest::from_value(body)?;
-    if request.only_loads() {
-        let (name, registry) = (request.model().to_owned(), Arc::clone(&state.registry));
-        blocking(move || registry.acquire(&name).map_err(ApiError::from)).await?;
-        return Ok(Json(ollama::load_body(request.model())).into_response());
-    }
-    let streams = request.streams();
-    let started = start(state, request.into_spec()?).await?;
-    if streams {
-        let encoder = ollama::NdjsonEncoder::new(started.model, started.load_ms);
-        return stream::respond(started.deltas, started.lease, encoder).await;
-    }
-    whole(started).await
-}
-
-async fn whole(started: Started) -> Result<Response, ApiError> {
     let (answer, summary) = stream::collect(started.deltas).await?;
     drop(started.lease);
-    Ok(Json(ollama::whole_body(&started.model, &answer.text, &summary, started.load_ms)).into_response())
+    // A superset of both dialects' bodies.
+    Ok(Json(whole_body(&started.model, &answer, &summary, started.load_ms)).into_response())
 }
 
 /// A generation that runs, or several.

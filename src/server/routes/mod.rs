@@ -6,6 +6,7 @@ pub(super) mod generate;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod models;
+pub(super) mod ollama;
 pub(super) mod openai;
 pub(super) mod socket;
 pub(super) mod utility;

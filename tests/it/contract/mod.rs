@@ -4,6 +4,7 @@
 //! differs from run to run or machine to machine (times, dates, ports, sizes in memory) is masked.
 
 mod anthropic;
+mod ollama;
 mod openai;
 mod utility;
 
@@ -134,6 +135,8 @@ fn cases() -> Vec<Case> {
     }
     cases.extend(anthropic::cases());
     cases.extend(utility::cases());
+    // What is in the cache, and what is loaded, shows in the answers of the others.
+    cases.extend(ollama::cases());
     cases
 }
 
@@ -193,6 +196,10 @@ fn transcript(case: &Case, answer: &Answer) -> String {
 fn mask(text: &str) -> String {
     const MASKED: &[&str] = &[
         "created_at",
+        "modified_at",
+        "digest",
+        "size",
+        "modelfile",
         "created",
         "system_fingerprint",
         "total_duration",
