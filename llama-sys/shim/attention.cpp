@@ -17,8 +17,13 @@ namespace shim::attention {
 // A head's part of a row's cells adds up to weighted values, then the largest score and the weight of all.
 constexpr int64_t TAIL = 16;
 
+// Most pieces of a lone row's cells, and how many cells make another one. The number of threads has no say in it: they can
+// become fewer from one pass to the next, and a sum that is divided in another way is another sum.
+constexpr int64_t MOST_PIECES = 32;
+constexpr int64_t PIECE       = 128;
+
 int64_t Inputs::divide(int parts) noexcept {
-    split = std::min<int64_t>(parts, (4 * parts + n_rows - 1) / n_rows);
+    split = n_rows == 1 ? MOST_PIECES : std::min<int64_t>(parts, (4 * parts + n_rows - 1) / n_rows);
     return (split > 1 ? n_rows * split : parts) * n_heads * (head_size + TAIL);
 }
 
@@ -102,6 +107,14 @@ TARGET static inline void prefetch(const char * base, size_t stride, const int32
 
 static float * partial(const Inputs & in, int64_t slot, int64_t head) noexcept {
     return in.scratch + (slot * in.n_heads + head) * (in.head_size + TAIL);
+}
+
+// What a piece without cells adds.
+static void nothing(const Inputs & in, int64_t slot) noexcept {
+    for (int64_t head = 0; head < in.n_heads; head++) {
+        partial(in, slot, head)[in.head_size]     = -INFINITY;
+        partial(in, slot, head)[in.head_size + 1] = 0.0f;
+    }
 }
 
 // One row over `n` cells, with the heads of the keys and values from `first` up to `last`. N registers hold a head.
@@ -232,9 +245,14 @@ void attend(const Inputs & in, int part, int parts) noexcept {
             visible(in.mask + row * in.mask_row, in.n_cells, cells);
             known = row;
         }
-        const size_t  begin = cells.size() * size_t(piece) / size_t(in.split);
-        const size_t  n     = cells.size() * size_t(piece + 1) / size_t(in.split) - begin;
         const int64_t slot  = in.split > 1 ? item : part;
+        const int64_t most  = in.n_rows == 1 ? std::clamp<int64_t>(int64_t(cells.size()) / PIECE, 2, in.split) : in.split;
+        if (piece >= most) {
+            nothing(in, slot);
+            continue;
+        }
+        const size_t begin = cells.size() * size_t(piece) / size_t(most);
+        const size_t n     = cells.size() * size_t(piece + 1) / size_t(most) - begin;
         // A lone row's cells come from far: all heads of a few of them at a time, since they lie side by side. Many rows
         // share cells that are near by then, and it is the sums that had better stay near.
         const int64_t together = in.split > 1 ? in.n_kv_heads : 1;

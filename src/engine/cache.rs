@@ -112,12 +112,15 @@ impl<S> Cache<S> {
         }
     }
 
-    /// Gives the prompt a sequence id that holds as much of it as can be shared. `None` where no id is free.
+    /// Gives the prompt a sequence id that holds as much of it as can be shared. `None` where no id is free. One that is
+    /// to be `repeatable` takes the place of an idle branch that went on from the same prompt: what comes lies in the
+    /// same cells then, and is added up in the same order.
     pub fn admit<F: Forward<Saved = S>>(
         &mut self,
         forward: &mut F,
         prompt: &[TokenId],
         found: Found,
+        repeatable: bool,
     ) -> Result<Option<Admission>, String> {
         self.clock += 1;
         let source = found
@@ -129,6 +132,11 @@ impl<S> Cache<S> {
         };
         let idle = self.entries[source.seq as usize].holder == Holder::Idle;
         if idle && self.cells.len(source.seq) == source.len {
+            return Ok(Some(self.enter(source.seq, prompt, source.len)));
+        }
+        let same_prompt = repeatable && source.len + 1 == prompt.len();
+        if idle && same_prompt && self.shape.reuse == Reuse::Any && forward.truncate(source.seq, source.len)? {
+            self.cells.truncate(source.seq, source.len);
             return Ok(Some(self.enter(source.seq, prompt, source.len)));
         }
         if let Some(seq) = self.free_id(forward, Some(source.seq))? {

@@ -227,7 +227,7 @@ impl<F: Forward> Engine<F> {
                 }
                 return;
             }
-            match self.cache.admit(&mut self.forward, &sequence.tokens, found) {
+            match self.cache.admit(&mut self.forward, &sequence.tokens, found, sequence.repeatable) {
                 Ok(Some(place)) => {
                     let (mut sequence, lane) = self.waiting.remove(index);
                     self.admissions += 1;
@@ -347,7 +347,7 @@ impl<F: Forward> Engine<F> {
                 Work::Decode { guesses: lane.guesses.len() }
             } else {
                 let save = self.cache.next_save(sequence.seq).unwrap_or(usize::MAX);
-                Work::Prefill { left: sequence.pending(), cut: sequence.cut.min(save).max(1) }
+                Work::Prefill { left: sequence.pending(), cut: sequence.cut.min(save).min(sequence.own_cut()).max(1) }
             };
             self.views.push(View { work, deadline: sequence.deadline, served: sequence.served });
         }

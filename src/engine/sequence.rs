@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     pub decoding: bool,
     /// How far its prompt may go in one pass, where others wait for that point.
     pub cut: usize,
+    /// The same request is to give the same text again, see [`Sequence::own_cut`].
+    pub repeatable: bool,
     pub deadline: u64,
     /// The step in which it was last part of a pass.
     pub served: u64,
@@ -78,6 +80,7 @@ impl Sequence {
             seq: 0,
             decoding: false,
             cut: usize::MAX,
+            repeatable: request.sampling.seed.is_some(),
             deadline,
             served: 0,
             admitted: 0,
@@ -100,6 +103,14 @@ impl Sequence {
     /// Tokens that are not in the cache yet.
     pub fn pending(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// How far its prompt may go in one pass for its own sake. A row alone is computed a little differently from one
+    /// among many. When a prompt is cached its last token is computed alone; so that the text is the same then, it is
+    /// computed alone the first time, too.
+    pub fn own_cut(&self) -> usize {
+        let before_last = (self.prompt_len - 1).saturating_sub(self.computed);
+        if self.repeatable && before_last > 0 { before_last } else { usize::MAX }
     }
 
     /// Tokens that may still be generated.

@@ -30,6 +30,7 @@ impl Grammar {
     /// [`LlamaError::Grammar`] with the reason.
     pub fn new(vocab: &Vocab, gbnf: &str, root: &str) -> Result<Self, LlamaError> {
         check_limits(gbnf)?;
+        super::grammar_limits::check(gbnf).map_err(LlamaError::Grammar)?;
         let text = CString::new(gbnf).map_err(|_| LlamaError::NulInText)?;
         let root = CString::new(root).map_err(|_| LlamaError::NulInText)?;
         let mut raw = std::ptr::null_mut();

@@ -16,6 +16,7 @@ mod device;
 mod driver;
 mod error;
 mod grammar;
+mod grammar_limits;
 mod kv_cache;
 mod memory_use;
 mod model;
