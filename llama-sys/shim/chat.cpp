@@ -84,7 +84,7 @@ int shim_chat_init(const llama_model * model, const char * source, shim_chat ** 
 
 void shim_chat_free(shim_chat * chat) noexcept { delete chat; }
 
-int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, char ** prompt, char ** stops,
+int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, char ** prompt, char ** stops, char ** shown,
                      shim_chat_parser ** parser) noexcept {
     return guarded([&] {
         common_chat_templates_inputs inputs;
@@ -94,14 +94,21 @@ int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, 
         inputs.enable_thinking       = request->thinking;
         inputs.parallel_tool_calls   = request->parallel_calls;
         inputs.reasoning_format      = request->parse ? COMMON_REASONING_FORMAT_AUTO : COMMON_REASONING_FORMAT_NONE;
-        inputs.tool_choice           = request->allow_calls ? COMMON_CHAT_TOOL_CHOICE_AUTO : COMMON_CHAT_TOOL_CHOICE_NONE;
+        // Else the tools' schemas would become a grammar, which takes long for some and overflows the stack for others.
+        inputs.tool_choice           = COMMON_CHAT_TOOL_CHOICE_NONE;
         if (request->tools != nullptr) {
             inputs.tools = common_chat_tools_parse_oaicompat(json_type::parse(request->tools));
         }
         for (size_t i = 0; i < request->n_variables; i++) {
             inputs.chat_template_kwargs[request->names[i]] = request->values[i];
         }
-        const common_chat_params params = common_chat_templates_apply(chat->templates.get(), inputs);
+        common_chat_params params = common_chat_templates_apply(chat->templates.get(), inputs);
+        const std::string  rendered  = params.prompt;
+        if (request->parse && request->allow_calls && request->outlines != nullptr) {
+            inputs.tools       = common_chat_tools_parse_oaicompat(json_type::parse(request->outlines));
+            inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
+            params             = common_chat_templates_apply(chat->templates.get(), inputs);
+        }
 
         std::unique_ptr<shim_chat_parser> reader;
         if (request->parse && (params.supports_thinking || (!inputs.tools.empty() && request->allow_calls))) {
@@ -110,8 +117,11 @@ int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, 
             reader->params.reasoning_format = inputs.reasoning_format;
             reader->params.parser.load(params.parser);
         }
-        std::unique_ptr<char, decltype(&shim_string_free)> text(shim::copy_string(params.prompt), shim_string_free);
-        *stops  = shim::copy_string(json_array(params.additional_stops));
+        using string = std::unique_ptr<char, decltype(&shim_string_free)>;
+        string text(shim::copy_string(rendered), shim_string_free);
+        string ends(shim::copy_string(json_array(params.additional_stops)), shim_string_free);
+        *shown  = shim::copy_string(json_array(params.preserved_tokens));
+        *stops  = ends.release();
         *prompt = text.release();
         *parser = reader.release();
         return SHIM_OK;

@@ -1,9 +1,8 @@
-// Sampler chains and grammars.
+// Sampler chains.
 #include <memory>
 
 #include "guard.hpp"
 
-using shim::fail;
 using shim::guarded;
 
 using sampler_ptr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
@@ -42,29 +41,9 @@ int shim_samplers_init(const shim_sampling * p, shim_samplers * out) noexcept {
     });
 }
 
-int shim_grammar_init(const llama_vocab * vocab, const char * gbnf, const char * root, llama_sampler ** out) noexcept {
-    return guarded([&] {
-        sampler_ptr     chain   = new_chain();
-        llama_sampler * grammar = llama_sampler_init_grammar(vocab, gbnf, root);
-        if (grammar == nullptr) {
-            return fail(SHIM_REFUSED, "the grammar does not parse");
-        }
-        llama_sampler_chain_add(chain.get(), grammar);
-        *out = chain.release();
-        return int(SHIM_OK);
-    });
-}
-
 int shim_sampler_apply(llama_sampler * sampler, llama_token_data_array * candidates) noexcept {
     return guarded([&] {
         llama_sampler_apply(sampler, candidates);
-        return SHIM_OK;
-    });
-}
-
-int shim_sampler_accept(llama_sampler * sampler, llama_token token) noexcept {
-    return guarded([&] {
-        llama_sampler_accept(sampler, token);
         return SHIM_OK;
     });
 }

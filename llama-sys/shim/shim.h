@@ -172,10 +172,7 @@ struct shim_samplers {
 };
 
 int shim_samplers_init(const struct shim_sampling * params, struct shim_samplers * out) SHIM_NOEXCEPT;
-/* A chain that holds one GBNF grammar; SHIM_REFUSED where it does not parse. */
-int shim_grammar_init(const struct llama_vocab * vocab, const char * gbnf, const char * root, struct llama_sampler ** out) SHIM_NOEXCEPT;
 int shim_sampler_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) SHIM_NOEXCEPT;
-int shim_sampler_accept(struct llama_sampler * sampler, llama_token token) SHIM_NOEXCEPT;
 
 /* ---- kernels.cpp: our own CPU kernels by themselves, for tests. SHIM_REFUSED where this processor cannot run them ---- */
 
@@ -198,6 +195,7 @@ void shim_chat_free(struct shim_chat * chat) SHIM_NOEXCEPT;
 struct shim_chat_request {
     const char *         messages; /* an array */
     const char *         tools;    /* an array, or NULL */
+    const char *         outlines; /* the same tools for the parser: their schemas become a grammar, whatever they hold */
     bool                 allow_calls;
     bool                 parallel_calls;
     bool                 thinking; /* for templates that can be told */
@@ -210,9 +208,10 @@ struct shim_chat_request {
 
 struct shim_chat_parser;
 
-/* *prompt is the text, *stops a JSON array of extra stop strings. *parser is NULL where all of the answer is text. */
+/* *prompt is the text, *stops a JSON array of extra stop strings. *parser is NULL where all of the answer is text; *shown is
+ * a JSON array of the control tokens that it has to see. */
 int shim_chat_render(const struct shim_chat * chat, const struct shim_chat_request * request, char ** prompt, char ** stops,
-                     struct shim_chat_parser ** parser) SHIM_NOEXCEPT;
+                     char ** shown, struct shim_chat_parser ** parser) SHIM_NOEXCEPT;
 /* Whether the template knows what tools are. */
 int shim_chat_knows_tools(const struct shim_chat * chat, bool * out) SHIM_NOEXCEPT;
 

@@ -100,6 +100,7 @@ impl<'de> Deserialize<'de> for ToolCall {
         let Call { id, function } = Call::deserialize(deserializer)?;
         // Some clients send the arguments as JSON, others as the text of it.
         let arguments = match function.arguments {
+            Value::String(text) if text.trim().is_empty() => "{}".into(),
             Value::String(text) => text,
             Value::Null => "{}".into(),
             other => other.to_string(),

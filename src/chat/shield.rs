@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, MatchKind, StartKind};
 
 use super::message::Message;
 use super::options::Tool;
@@ -30,7 +30,8 @@ impl Shield {
     #[must_use]
     pub fn new(control: &[Vec<u8>]) -> Self {
         let names = control.iter().filter(|name| !name.is_empty());
-        let control = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(names);
+        let builder = &mut AhoCorasick::builder();
+        let control = builder.match_kind(MatchKind::LeftmostLongest).start_kind(StartKind::Both).build(names);
         // It fails for gigabytes of names only.
         Self { control: control.ok() }
     }
@@ -39,17 +40,23 @@ impl Shield {
     #[must_use]
     pub fn messages<'a>(&self, messages: &'a [Message]) -> Cow<'a, [Message]> {
         let texts = |message: &'a Message| {
-            let calls = message.tool_calls.iter().flat_map(|call| [&call.name, &call.arguments]);
-            [&message.content].into_iter().chain(&message.reasoning_content).chain(&message.name).chain(calls)
+            let names = message.name.iter().chain(&message.tool_call_id);
+            [&message.content].into_iter().chain(&message.reasoning_content).chain(names)
         };
-        if !messages.iter().flat_map(texts).any(|text| self.concerns(text)) {
+        // Names in arguments can be escaped.
+        let has_calls = messages.iter().any(|message| !message.tool_calls.is_empty());
+        if !has_calls && !messages.iter().flat_map(texts).any(|text| self.concerns(text)) {
             return Cow::Borrowed(messages);
         }
         let mut marked = messages.to_vec();
         for message in &mut marked {
-            let calls = message.tool_calls.iter_mut().flat_map(|call| [&mut call.name, &mut call.arguments]);
+            for call in &mut message.tool_calls {
+                call.arguments = self.mark_arguments(&call.arguments);
+            }
+            let calls = message.tool_calls.iter_mut().flat_map(|call| [&mut call.id, &mut call.name]);
+            let names = message.name.iter_mut().chain(&mut message.tool_call_id);
             let texts = [&mut message.content].into_iter().chain(&mut message.reasoning_content);
-            texts.chain(&mut message.name).chain(calls).for_each(|text| *text = self.mark(text));
+            texts.chain(names).chain(calls).for_each(|text| *text = self.mark(text));
         }
         Cow::Owned(marked)
     }
@@ -57,12 +64,15 @@ impl Shield {
     /// As [`Shield::messages`].
     #[must_use]
     pub fn tools<'a>(&self, tools: &'a [Tool]) -> Cow<'a, [Tool]> {
-        let json = |tool: &Tool| tool.parameters.to_string();
-        if !tools.iter().any(|tool| self.concerns(&tool.description) || self.concerns(&json(tool))) {
+        let concerns = |tool: &Tool| {
+            [&tool.name, &tool.description, &tool.parameters.to_string()].into_iter().any(|text| self.concerns(text))
+        };
+        if !tools.iter().any(concerns) {
             return Cow::Borrowed(tools);
         }
         let mut marked = tools.to_vec();
         for tool in &mut marked {
+            tool.name = self.mark(&tool.name);
             tool.description = self.mark(&tool.description);
             self.mark_json(&mut tool.parameters);
         }
@@ -73,8 +83,24 @@ impl Shield {
         match value {
             serde_json::Value::String(text) => *text = self.mark(text),
             serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.mark_json(item)),
-            serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| self.mark_json(field)),
+            serde_json::Value::Object(fields) => {
+                let marked = std::mem::take(fields).into_iter().map(|(name, mut field)| {
+                    self.mark_json(&mut field);
+                    (self.mark(&name), field)
+                });
+                *fields = marked.collect();
+            }
             _ => {}
+        }
+    }
+
+    fn mark_arguments(&self, arguments: &str) -> String {
+        match serde_json::from_str(arguments) {
+            Ok(mut value) => {
+                self.mark_json(&mut value);
+                value.to_string()
+            }
+            Err(_) => self.mark(arguments),
         }
     }
 
@@ -114,21 +140,36 @@ impl Shield {
             push(&rest[..at], true);
             let opens = rest[at..].starts_with(OPEN);
             rest = &rest[at + OPEN.len_utf8()..];
-            let end = rest.find([OPEN, CLOSE]).filter(|end| opens && rest[*end..].starts_with(CLOSE));
-            if let Some(end) = end.filter(|end| self.is_name(&rest[..*end])) {
+            // Also where the template has cut off what closes it.
+            if opens && let Some(end) = self.name_at_start(rest) {
                 push(&rest[..end], false);
-                rest = &rest[end + CLOSE.len_utf8()..];
+                rest = &rest[end..];
             }
         }
         push(rest, true);
         parts
     }
 
-    fn is_name(&self, text: &str) -> bool {
-        self.control
-            .as_ref()
-            .and_then(|control| control.find(text))
-            .is_some_and(|found| found.range() == (0..text.len()))
+    fn name_at_start(&self, text: &str) -> Option<usize> {
+        let control = self.control.as_ref()?;
+        let input = aho_corasick::Input::new(text).anchored(aho_corasick::Anchored::Yes);
+        control.try_find(input).ok()?.map(|found| found.end())
+    }
+
+    /// A text, cut at the names of control tokens in it.
+    #[must_use]
+    pub fn cut<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
+        let mut parts = Vec::new();
+        let mut done = 0;
+        for found in self.control.iter().flat_map(|control| control.find_iter(text)) {
+            let (Some(before), Some(name)) = (text.get(done..found.start()), text.get(found.range())) else { continue };
+            parts.push(Part { text: before, control: false });
+            parts.push(Part { text: name, control: true });
+            done = found.end();
+        }
+        parts.push(Part { text: &text[done..], control: false });
+        parts.retain(|part| !part.text.is_empty());
+        parts
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Rendered {
     pub text: String,
     /// Strings that the template wants to stop at.
     pub stops: Vec<String>,
+    /// Names of control tokens that the parser has to see.
+    pub shown: Vec<String>,
     /// Where the answer can hold more than text.
     pub parser: Option<AnswerParser>,
 }
@@ -76,10 +78,12 @@ impl TemplateChoice {
                 // Plain data: serialising it cannot fail.
                 let json = serde_json::to_string(messages).unwrap_or_default();
                 let tools = (!options.tools.is_empty()).then(|| tools_json(&options.tools));
+                let outlines = (options.parse && tools.is_some()).then(|| outlines_json(&options.tools));
                 let variables: Vec<_> =
                     options.template_args.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
                 template.render(&ChatRequest {
                     tools: tools.as_deref(),
+                    outlines: outlines.as_deref(),
                     allow_calls: options.tool_choice != ToolChoice::None,
                     parallel_calls: options.parallel_tool_calls,
                     thinking: options.thinking.unwrap_or(true),
@@ -95,11 +99,12 @@ impl TemplateChoice {
             }
             Self::Plain => {
                 let texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
-                return Ok(Rendered { text: texts.join("\n\n"), stops: Vec::new(), parser: None });
+                return Ok(Rendered { text: texts.join("\n\n"), stops: Vec::new(), shown: Vec::new(), parser: None });
             }
         };
-        let stops = serde_json::from_str(&rendered.stops).unwrap_or_default();
-        Ok(Rendered { text: rendered.text, stops, parser: rendered.parser })
+        let list = |json: &str| serde_json::from_str(json).unwrap_or_default();
+        let (stops, shown) = (list(&rendered.stops), list(&rendered.shown));
+        Ok(Rendered { text: rendered.text, stops, shown, parser: rendered.parser })
     }
 
     /// Whether it tells the model about tools.
@@ -130,6 +135,23 @@ pub fn tools_json(tools: &[Tool]) -> String {
             "name": tool.name, "description": tool.description, "parameters": tool.parameters } })
     };
     Value::Array(tools.iter().map(tool).collect()).to_string()
+}
+
+/// Tools as a parser needs them: names, and the types of their parameters.
+fn outlines_json(tools: &[Tool]) -> String {
+    /// More of them are read without their types.
+    const MOST_PARAMETERS: usize = 128;
+    let outline = |tool: &Tool| {
+        let properties = tool.parameters["properties"].as_object().filter(|all| all.len() <= MOST_PARAMETERS);
+        let one = |(name, schema): (&String, &Value)| {
+            let kind = schema.get("type").filter(|kind| kind.is_string());
+            (name.clone(), kind.map_or_else(|| json!({}), |kind| json!({ "type": kind })))
+        };
+        let properties: serde_json::Map<_, _> = properties.into_iter().flatten().map(one).collect();
+        let parameters = json!({ "type": "object", "properties": properties });
+        Tool { name: tool.name.clone(), description: String::new(), parameters }
+    };
+    tools_json(&tools.iter().map(outline).collect::<Vec<_>>())
 }
 
 fn builtin_names() -> Result<Vec<String>, LlamaError> {

@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
@@ -13,12 +13,14 @@ use super::Constraint;
 use super::filter::{Guide, TokenFilter};
 
 /// Compiled grammars that are kept: what one client asks for again and again.
-const KEPT: usize = 32;
+const KEPT: usize = 16;
+/// Each takes about 2 kB, and they are kept as long as the grammar.
+const LEXER_STATES: usize = 50_000;
+/// Values in a schema, and patterns for names in one of its objects: llguidance compares each with each.
+const SCHEMA_VALUES: usize = 20_000;
+const NAME_PATTERNS: usize = 32;
 /// White space between two parts of a JSON text. Without an end to it small models write nothing else.
 const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{0,40}";
-
-/// Cuts a text into tokens.
-pub type Tokenize = Box<dyn Fn(&str) -> Vec<u32> + Send + Sync>;
 
 /// A model's vocabulary, as bytes.
 pub struct Words {
@@ -26,7 +28,6 @@ pub struct Words {
     pub words: Vec<Vec<u8>>,
     /// Tokens that end a text.
     pub ends: Vec<u32>,
-    pub tokenize: Tokenize,
 }
 
 /// Compiles constraints, and remembers those that it compiled.
@@ -34,6 +35,7 @@ pub struct Compiler {
     factory: ParserFactory,
     ends: Arc<[u32]>,
     kept: Mutex<VecDeque<(String, Matcher)>>,
+    turn: Mutex<()>,
 }
 
 impl Debug for Compiler {
@@ -50,10 +52,13 @@ impl Compiler {
         let end = *ends.first().ok_or("the model has no token that ends a text, so that no form can be kept to")?;
         let size = u32::try_from(words.words.len()).map_err(|_| "the vocabulary is too large")?;
         let trie = TokTrie::from(&TokRxInfo::new(size, end), &words.words).with_eos_tokens(&ends);
-        let env: TokEnv = Arc::new(Tokens { trie, tokenize: words.tokenize });
+        // It cuts a text as no tokeniser does, and says so: then no particular tokens are forced where the text is.
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
-        factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Self { factory, ends, kept: Mutex::default() })
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = LEXER_STATES;
+        Ok(Self { factory, ends, kept: Mutex::default(), turn: Mutex::new(()) })
     }
 
     /// # Errors
@@ -64,20 +69,52 @@ impl Compiler {
         if let Some(at) = kept.iter().position(|(known, _)| *known == key)
             && let Some(found) = kept.remove(at)
         {
-            let matcher = found.1.clone();
+            // A plain clone would share its lexer, and with it a lock, a budget and any failure.
+            let matcher = found.1.deep_clone();
             kept.push_front(found);
             return Ok(Box::new(Guide::new(matcher, Arc::clone(&self.ends))));
         }
         drop(kept);
+        check_size(constraint)?;
+        // One at a time: a hostile schema then keeps one core busy, not all.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let matcher = Matcher::new(self.factory.create_parser(grammar(constraint)?));
         if let Some(error) = matcher.get_error() {
             return Err(error.lines().next().unwrap_or_default().to_owned());
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_front((key, matcher.clone()));
+        kept.push_front((key, matcher.deep_clone()));
         kept.truncate(KEPT);
         Ok(Box::new(Guide::new(matcher, Arc::clone(&self.ends))))
     }
+}
+
+/// What takes too long to compile is refused.
+fn check_size(constraint: &Constraint) -> Result<(), String> {
+    let Constraint::JsonSchema(schema) = constraint else { return Ok(()) };
+    let mut pending = vec![schema];
+    let mut values = 0;
+    while let Some(value) = pending.pop() {
+        values += 1;
+        if values > SCHEMA_VALUES {
+            return Err(format!("the schema has more than {SCHEMA_VALUES} values"));
+        }
+        match value {
+            Value::Array(items) => pending.extend(items),
+            Value::Object(fields) => {
+                let patterns =
+                    fields.get("patternProperties").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+                if patterns > NAME_PATTERNS {
+                    return Err(format!(
+                        "patternProperties has {patterns} patterns; at most {NAME_PATTERNS} are taken"
+                    ));
+                }
+                pending.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn grammar(constraint: &Constraint) -> Result<TopLevelGrammar, String> {
@@ -86,7 +123,7 @@ fn grammar(constraint: &Constraint) -> Result<TopLevelGrammar, String> {
         Constraint::JsonSchema(schema) => TopLevelGrammar::from_json_schema(with_options(schema.clone())),
         Constraint::Regex(regex) => TopLevelGrammar::from_regex(regex),
         Constraint::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
-        Constraint::Gbnf(_) => return Err("a GBNF grammar is llama.cpp's to compile".into()),
+        Constraint::Gbnf(gbnf) => TopLevelGrammar::from_lark(super::gbnf::to_lark(gbnf)?),
     })
 }
 
@@ -102,21 +139,6 @@ pub fn with_options(mut schema: Value) -> Value {
     schema
 }
 
-struct Tokens {
-    trie: TokTrie,
-    tokenize: Tokenize,
-}
-
-impl TokenizerEnv for Tokens {
-    fn tok_trie(&self) -> &TokTrie {
-        &self.trie
-    }
-
-    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        self.trie.tokenize_with_greedy_fallback(bytes, |text| (self.tokenize)(text))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Compiler, Constraint, TokenFilter, Words};
@@ -126,8 +148,7 @@ mod tests {
     fn compiler() -> Compiler {
         let mut words: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
         words.push(Vec::new());
-        let tokenize = Box::new(|text: &str| text.bytes().map(u32::from).collect());
-        Compiler::new(Words { words, ends: vec![256], tokenize }).expect("a vocabulary")
+        Compiler::new(Words { words, ends: vec![256] }).expect("a vocabulary")
     }
 
     /// How much of the text is allowed, and whether it may end there.
@@ -185,6 +206,58 @@ mod tests {
         assert_eq!(check(Constraint::JsonObject, "[1]"), (0, false));
     }
 
+    /// The grammar of JSON in the way that llama.cpp's users write it.
+    const JSON: &str = r#"
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::=
+  "{" ws (
+            string ":" ws value
+    ("," ws string ":" ws value)*
+  )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws  # of anything
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
+ws ::= | " " | "\n" [ \t]{0,20}
+"#;
+
+    #[test]
+    fn grammars_of_llama_cpp() {
+        let compiler = compiler();
+        let check = |gbnf: &str, text: &str| {
+            follow(compiler.compile(&Constraint::Gbnf(gbnf.into())).expect(gbnf).as_mut(), text)
+        };
+        let text = "{\"a\": [1, -2.5e3, true, \"x\\u00e9\\n\"], \"b\": {}}";
+        assert_eq!(check(JSON, text), (text.len(), true));
+        assert_eq!(check(JSON, "{\"a\" 1").0, 5);
+        // Nothing is taken as a whole that could be something else.
+        assert_eq!(check("root ::= (\"true\" | [a-z]+) \"!\"", "trux!"), (5, true));
+        assert_eq!(check("root ::= \"a\"* \"ab\"", "aaab"), (4, true));
+        assert_eq!(check("root ::= [^a-c]{2,3} \"é\"", "xyzé"), (5, true));
+        assert_eq!(check("root ::= my-rule-2 | \"\"\nmy-rule-2 ::= \"x\"", ""), (0, true));
+        // Those hang or crash llama.cpp.
+        assert_eq!(check(r#"root ::= ("a"?){100}"#, "aaa"), (3, true));
+        assert_eq!(check("root ::= a root \"y\" | \"x\"\na ::= b\nb ::= \"\"", "xyy"), (3, true));
+        assert_eq!(
+            check("root ::= \"x\" root \"y\" | \"x\" root \"z\" | \"z\"", "xxxxxxxxxxxxxxxxzyzyzyzyzyzyzyzyz").1,
+            true
+        );
+        let mut doubling = String::from("root ::= r0\n");
+        for n in 0..30 {
+            doubling.push_str(&format!("r{n} ::= r{} | r{}\n", n + 1, n + 1));
+        }
+        assert_eq!(check(&format!("{doubling}r30 ::= \"a\"\n"), "a"), (1, true));
+    }
+
+    #[test]
+    fn what_takes_too_long_is_refused() {
+        let compiler = compiler();
+        let refused = |schema| compiler.compile(&Constraint::JsonSchema(schema)).expect_err("too much");
+        let patterns: serde_json::Map<_, _> = (0..100).map(|n| (format!("^a{n}"), json!({}))).collect();
+        assert!(refused(json!({ "type": "object", "patternProperties": patterns })).contains("patternProperties"));
+        assert!(refused(json!({ "enum": (0..30_000).collect::<Vec<_>>() })).contains("values"));
+    }
+
     #[test]
     fn what_cannot_be_honoured_is_named() {
         let compiler = compiler();
@@ -199,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_vocabulary_without_an_end_is_refused() {
-        let words = Words { words: vec![vec![b'a']], ends: Vec::new(), tokenize: Box::new(|_| Vec::new()) };
+        let words = Words { words: vec![vec![b'a']], ends: Vec::new() };
         assert!(Compiler::new(words).is_err());
     }
 }

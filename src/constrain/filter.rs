@@ -71,6 +71,7 @@ impl TokenFilter for Guide {
     }
 }
 
+/// Its first line: a backtrace may follow.
 fn text(error: impl fmt::Display) -> String {
-    error.to_string()
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }

@@ -2,11 +2,12 @@
 
 mod compile;
 mod filter;
+mod gbnf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use compile::{Compiler, Tokenize, Words, with_options};
+pub use compile::{Compiler, Words, with_options};
 pub use filter::TokenFilter;
 
 /// The form that an answer's text must have.
@@ -20,6 +21,6 @@ pub enum Constraint {
     Regex(String),
     /// A grammar in Lark's syntax, as llguidance reads it.
     Lark(String),
-    /// A grammar in llama.cpp's syntax, with the rule `root`.
+    /// A grammar in llama.cpp's syntax, which begins with the rule `root`.
     Gbnf(String),
 }

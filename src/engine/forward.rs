@@ -152,8 +152,8 @@ pub(super) trait Forward {
     /// Samples for each lane that has a row of the latest pass.
     fn sample(&mut self, lanes: &mut [Lane<Self::Sampler>]);
 
-    /// Appends the token's bytes.
-    fn append_piece(&self, token: TokenId, out: &mut Vec<u8>) -> Result<(), String>;
+    /// Appends the token's bytes, those of a control token's name only if it is to be `shown`.
+    fn append_piece(&self, token: TokenId, shown: bool, out: &mut Vec<u8>) -> Result<(), String>;
 
     /// Whether the token ends a generation.
     fn is_end(&self, token: TokenId) -> bool;

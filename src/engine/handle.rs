@@ -46,6 +46,8 @@ pub struct Job {
     /// `None` goes on to the end of the context.
     pub max_tokens: Option<u32>,
     pub priority: Priority,
+    /// Control tokens whose names are part of the text.
+    pub shown: Vec<TokenId>,
     /// What the text must look like.
     pub filter: Option<Box<dyn TokenFilter>>,
     /// Tell each token's probability, and that of so many others.
@@ -197,6 +199,7 @@ impl EngineHandle {
             stop: job.stop,
             max_tokens: job.max_tokens,
             priority: job.priority,
+            shown: job.shown,
             filter: job.filter,
             logprobs: job.logprobs,
             events,

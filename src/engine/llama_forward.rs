@@ -225,8 +225,8 @@ impl Forward for LlamaForward {
         }
     }
 
-    fn append_piece(&self, id: TokenId, out: &mut Vec<u8>) -> Result<(), String> {
-        token(id).and_then(|token| self.vocab.append_piece(token, false, out)).map_err(text)
+    fn append_piece(&self, id: TokenId, shown: bool, out: &mut Vec<u8>) -> Result<(), String> {
+        token(id).and_then(|token| self.vocab.append_piece(token, shown, out)).map_err(text)
     }
 
     fn is_end(&self, id: TokenId) -> bool {

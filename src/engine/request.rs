@@ -103,6 +103,7 @@ pub(super) struct Request {
     pub stop: Vec<String>,
     pub max_tokens: Option<u32>,
     pub priority: Priority,
+    pub shown: Vec<TokenId>,
     pub filter: Option<Box<dyn TokenFilter>>,
     /// Tell each token's probability, and that of so many others.
     pub logprobs: Option<usize>,

@@ -40,6 +40,8 @@ pub(super) struct Sequence {
     limit: u32,
     detokenizer: Detokenizer,
     stop: StopMatcher,
+    /// Control tokens whose names are part of the text.
+    shown_tokens: Vec<TokenId>,
     /// Text of the step under way. Kept to reuse its memory.
     fresh: String,
     shown: String,
@@ -93,6 +95,7 @@ impl Sequence {
             limit: request.max_tokens.unwrap_or(u32::MAX).min(room),
             detokenizer: Detokenizer::default(),
             stop: StopMatcher::new(request.stop),
+            shown_tokens: request.shown,
             fresh: String::new(),
             shown: String::new(),
             logprobs: Vec::new(),
@@ -153,7 +156,7 @@ impl Sequence {
         }
         self.tokens.push(token);
         self.generated += 1;
-        forward.append_piece(token, self.detokenizer.buffer())?;
+        forward.append_piece(token, self.shown_tokens.contains(&token), self.detokenizer.buffer())?;
         if let Some(probabilities) = probabilities {
             self.logprobs.push(in_bytes(forward, token, &probabilities)?);
         }
@@ -207,7 +210,7 @@ impl Sequence {
 fn in_bytes<F: Forward>(forward: &F, token: TokenId, found: &Probabilities) -> Result<TokenLogprob, String> {
     let piece = |token: TokenId| {
         let mut bytes = Vec::new();
-        forward.append_piece(token, &mut bytes).map(|()| bytes)
+        forward.append_piece(token, false, &mut bytes).map(|()| bytes)
     };
     // A token that ends the text has none itself.
     let top = found.top.iter().map(|(token, logprob)| (piece(*token).unwrap_or_default(), *logprob)).collect();

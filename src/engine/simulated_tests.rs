@@ -106,6 +106,7 @@ impl World {
             stop: Vec::new(),
             max_tokens: u32::try_from(max_tokens).ok(),
             priority,
+            shown: Vec::new(),
             filter: None,
             logprobs: None,
             events,

@@ -166,7 +166,7 @@ impl Forward for Simulation {
         }
     }
 
-    fn append_piece(&self, token: TokenId, out: &mut Vec<u8>) -> Result<(), String> {
+    fn append_piece(&self, token: TokenId, _: bool, out: &mut Vec<u8>) -> Result<(), String> {
         let piece = self.rule.piece(token).ok_or("the end has no text")?;
         out.extend_from_slice(piece.as_bytes());
         Ok(())

@@ -14,6 +14,8 @@ pub struct RenderedPrompt {
     pub text: String,
     /// A JSON array of stop strings that the template asks for.
     pub stops: String,
+    /// A JSON array of the control tokens that the parser has to see.
+    pub shown: String,
     /// `None` where all of the answer is text.
     pub parser: Option<AnswerParser>,
 }
@@ -25,6 +27,8 @@ pub struct ChatRequest<'a> {
     pub messages: &'a str,
     /// An array.
     pub tools: Option<&'a str>,
+    /// The same tools for the parser, with no more in their schemas than it needs: they become a grammar.
+    pub outlines: Option<&'a str>,
     pub allow_calls: bool,
     pub parallel_calls: bool,
     /// For templates that can be told.
@@ -44,6 +48,7 @@ impl<'a> ChatRequest<'a> {
         Self {
             messages,
             tools: None,
+            outlines: None,
             allow_calls: false,
             parallel_calls: false,
             thinking: true,
@@ -103,6 +108,7 @@ impl ChatTemplate {
         let to_c = |text: &str| CString::new(text).map_err(|_| LlamaError::NulInText);
         let messages = to_c(asked.messages)?;
         let tools = asked.tools.map(to_c).transpose()?;
+        let outlines = asked.outlines.map(to_c).transpose()?;
         let names = asked.variables.iter().map(|(name, _)| to_c(name)).collect::<Result<Vec<_>, _>>()?;
         let values = asked.variables.iter().map(|(_, value)| to_c(value)).collect::<Result<Vec<_>, _>>()?;
         let name_pointers: Vec<*const c_char> = names.iter().map(|text| text.as_ptr()).collect();
@@ -110,6 +116,7 @@ impl ChatTemplate {
         let request = llama_sys::shim_chat_request {
             messages: messages.as_ptr(),
             tools: tools.as_ref().map_or(std::ptr::null(), |text| text.as_ptr()),
+            outlines: outlines.as_ref().map_or(std::ptr::null(), |text| text.as_ptr()),
             allow_calls: asked.allow_calls,
             parallel_calls: asked.parallel_calls,
             thinking: asked.thinking,
@@ -119,7 +126,8 @@ impl ChatTemplate {
             values: value_pointers.as_ptr(),
             n_variables: names.len(),
         };
-        let (mut text, mut stops, mut parser) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        let (mut text, mut stops, mut shown) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        let mut parser = std::ptr::null_mut();
         // SAFETY: all text is NUL-terminated and outlives the call; what is written is owned below.
         let status = unsafe {
             llama_sys::shim_chat_render(
@@ -127,12 +135,13 @@ impl ChatTemplate {
                 &raw const request,
                 &raw mut text,
                 &raw mut stops,
+                &raw mut shown,
                 &raw mut parser,
             )
         };
         let parser = NonNull::new(parser).map(AnswerParser::from_raw);
-        let stops = take_string(stops).unwrap_or_default();
-        Ok(RenderedPrompt { text: checked_string("rendering the chat template", status, text)?, stops, parser })
+        let (stops, shown) = (take_string(stops).unwrap_or_default(), take_string(shown).unwrap_or_default());
+        Ok(RenderedPrompt { text: checked_string("rendering the chat template", status, text)?, stops, shown, parser })
     }
 
     /// Whether the template knows what tools are.
@@ -172,7 +181,7 @@ pub fn render_builtin(name: &str, messages: &[(&str, &str)]) -> Result<RenderedP
         )
     };
     let text = checked_string("rendering a built-in chat template", status, text)?;
-    Ok(RenderedPrompt { text, stops: "[]".into(), parser: None })
+    Ok(RenderedPrompt { text, stops: "[]".into(), shown: "[]".into(), parser: None })
 }
 
 /// The names that [`render_builtin`] knows, as a JSON array.

@@ -77,8 +77,9 @@ pub enum LlamaError {
     Poisoned,
     #[error("the logits are not finite numbers: the model's weights or the backend are broken")]
     NanLogits,
-    #[error("the grammar is refused: {0}")]
-    Grammar(String),
+    /// What the text must look like cannot be kept to.
+    #[error("{0}")]
+    Form(String),
     #[error("{name} = {value}: {expected}")]
     Parameter { name: &'static str, value: String, expected: &'static str },
     #[error("the saved state is refused: {0}")]

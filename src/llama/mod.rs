@@ -15,8 +15,6 @@ mod context;
 mod device;
 mod driver;
 mod error;
-mod grammar;
-mod grammar_limits;
 mod kv_cache;
 mod memory_use;
 mod model;
@@ -38,7 +36,6 @@ pub use context::{Context, ContextParams, FlashAttention, KvType, Logits, SeqId}
 pub use device::{Device, DeviceKind};
 pub use driver::{Driver, drivers};
 pub use error::LlamaError;
-pub use grammar::Grammar;
 pub use kv_cache::KvCache;
 pub use memory_use::MemoryUse;
 pub use model::{Model, ModelParams, Offload, Pooling, Split};

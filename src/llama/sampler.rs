@@ -174,11 +174,11 @@ impl Sampler {
         if let Some(mut filter) = self.filter.take() {
             // What is drawn is nearly always allowed already; to ask for all that is allowed takes much longer. The
             // chances stay the same: a token that is refused is drawn again, from those that are not.
-            if !filter.allows(token.index()).map_err(LlamaError::Grammar)? {
-                self.take_allowed(logits, filter.allowed().map_err(LlamaError::Grammar)?)?;
+            if !filter.allows(token.index()).map_err(LlamaError::Form)? {
+                self.take_allowed(logits, filter.allowed().map_err(LlamaError::Form)?)?;
                 token = if greedy { best(&self.candidates)? } else { self.draw(false)? };
             }
-            filter.accept(token.index()).map_err(LlamaError::Grammar)?;
+            filter.accept(token.index()).map_err(LlamaError::Form)?;
             self.filter = Some(filter);
         }
         self.accept(token);
@@ -236,6 +236,9 @@ impl Sampler {
             }
         }
         self.adjust(logits);
+        if self.candidates.is_empty() {
+            return Err(LlamaError::Form("the form of the answer leaves no token that could come next".into()));
+        }
         Ok(())
     }
 
@@ -274,6 +277,10 @@ impl Sampler {
 
     /// Filters, applies the temperature and draws.
     fn draw(&mut self, sorted: bool) -> Result<Token, LlamaError> {
+        // llama.cpp aborts without candidates.
+        if self.candidates.is_empty() {
+            return Err(LlamaError::NanLogits);
+        }
         let mut view = array(&mut self.candidates, sorted);
         self.filters.apply(&mut view)?;
         if view.data != self.candidates.as_mut_ptr() || view.size > self.candidates.len() {
@@ -326,7 +333,7 @@ fn check_range(name: &'static str, value: f32, min: f32, max: f32, expected: &'s
 
 /// An owned `llama_sampler` chain.
 #[derive(Debug)]
-pub(super) struct Chain(NonNull<llama_sys::llama_sampler>);
+struct Chain(NonNull<llama_sys::llama_sampler>);
 
 // SAFETY: a chain is memory of its own that no thread-local or context points at; `&mut` keeps its use exclusive.
 unsafe impl Send for Chain {}
@@ -339,21 +346,8 @@ impl Drop for Chain {
 }
 
 impl Chain {
-    pub(super) fn from_raw(raw: NonNull<llama_sys::llama_sampler>) -> Self {
-        Self(raw)
-    }
-
-    pub(super) fn apply(&mut self, array: &mut llama_sys::llama_token_data_array) -> Result<(), LlamaError> {
+    fn apply(&mut self, array: &mut llama_sys::llama_token_data_array) -> Result<(), LlamaError> {
         // SAFETY: the array points at live candidates that nobody else holds.
         check("sampling", unsafe { llama_sys::shim_sampler_apply(self.0.as_ptr(), array) }, String::new())
-    }
-
-    pub(super) fn accept(&mut self, token: Token) -> Result<(), LlamaError> {
-        // SAFETY: an owned sampler; the token comes from its vocabulary.
-        check(
-            "accepting a token",
-            unsafe { llama_sys::shim_sampler_accept(self.0.as_ptr(), token.raw()) },
-            String::new(),
-        )
     }
 }

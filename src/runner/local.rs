@@ -129,11 +129,12 @@ fn place(
 
 impl Runner for LocalRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let Prepared { tokens, stops, parser, filter } = self.prompts.prepare(spec)?;
+        let Prepared { tokens, stops, shown, parser, filter } = self.prompts.prepare(spec)?;
         let events = self.engine.submit(Job {
             prompt: tokens,
             sampling: spec.sampling.clone(),
-            stop: spec.stop.iter().cloned().chain(stops).collect(),
+            stop: stops,
+            shown,
             max_tokens: spec.max_tokens,
             priority: spec.priority,
             filter,

@@ -30,29 +30,38 @@ pub(super) struct TemplateParser {
     parser: AnswerParser,
     raw: String,
     told: Told,
+    /// Brackets that are open, at least: llama.cpp's parser goes one call deeper for each.
+    depth: usize,
 }
+
+/// Beyond this an answer is no call that somebody could use.
+const MOST_NESTED: usize = 200;
 
 /// What was told already.
 #[derive(Debug, Default)]
 struct Told {
     reasoning: String,
     content: String,
+    /// Where in the raw text the latest piece ends.
+    end: usize,
     /// Bytes of the arguments of each call that has begun.
     calls: Vec<usize>,
 }
 
 impl TemplateParser {
     pub fn new(parser: AnswerParser) -> Self {
-        Self { parser, raw: String::new(), told: Told::default() }
+        Self { parser, raw: String::new(), told: Told::default(), depth: 0 }
     }
 }
 
 impl Told {
-    fn tell(&mut self, answer: &Answer<'_>, last: bool, out: &mut VecDeque<Delta>) {
+    fn tell(&mut self, raw: &str, answer: &Answer<'_>, last: bool, out: &mut VecDeque<Delta>) {
         if let Some(more) = new_part(&mut self.reasoning, answer.reasoning) {
+            self.end = end_of(raw, self.end, more);
             out.push_back(Delta::Reasoning(more.into()));
         }
         if let Some(more) = new_part(&mut self.content, answer.content) {
+            self.end = end_of(raw, self.end, more);
             out.push_back(Delta::Content(more.into()));
         }
         for (index, (name, text)) in answer.calls.iter().enumerate() {
@@ -72,12 +81,11 @@ impl Told {
             }
         }
     }
+}
 
-    /// What of the raw text was not told. It did not have the form after all.
-    fn rest<'a>(&self, raw: &'a str) -> &'a str {
-        let latest = if self.content.is_empty() { &self.reasoning } else { &self.content };
-        raw.find(latest.as_str()).map_or(raw, |at| &raw[at + latest.len()..])
-    }
+/// Where the next `piece` after `from` ends.
+fn end_of(raw: &str, from: usize, piece: &str) -> usize {
+    raw[from..].find(piece).map_or(from, |at| from + at + piece.len())
 }
 
 /// What `text` has more than `told`, which is told with it.
@@ -90,9 +98,14 @@ fn new_part<'a>(told: &mut String, text: &'a str) -> Option<&'a str> {
 impl OutputParser for TemplateParser {
     fn push(&mut self, text: &str, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
         self.raw.push_str(text);
+        let (open, close) = (text.matches(['[', '{']).count(), text.matches([']', '}']).count());
+        self.depth = (self.depth + open).saturating_sub(close);
+        if self.depth > MOST_NESTED {
+            return Err(RunnerError::Failed(format!("the model nests more than {MOST_NESTED} brackets in its answer")));
+        }
         // What makes no sense yet may do so when more of it is there.
         if let Ok(answer) = self.parser.parse(text, true) {
-            self.told.tell(&answer, false, out);
+            self.told.tell(&self.raw, &answer, false, out);
         }
         Ok(())
     }
@@ -100,15 +113,16 @@ impl OutputParser for TemplateParser {
     fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
         let ended = matches!(reason, FinishReason::Eos | FinishReason::Stop);
         match self.parser.parse("", !ended) {
-            Ok(answer) => {
-                self.told.tell(&answer, true, out);
+            // A failure in the middle comes as an answer without anything in it.
+            Ok(answer) if answer != Answer::default() || self.raw.is_empty() => {
+                self.told.tell(&self.raw, &answer, true, out);
                 let empty = self.told.calls.iter().enumerate().filter(|(_, told)| ended && **told == 0);
                 out.extend(empty.map(|(index, _)| arguments(index, "{}")));
             }
-            Err(error) => {
-                tracing::debug!(%error, "an answer does not have the form that its template describes");
+            Ok(_) | Err(_) => {
+                tracing::debug!("an answer does not have the form that its template describes");
                 if self.told.calls.is_empty() {
-                    let rest = self.told.rest(&self.raw);
+                    let rest = &self.raw[self.told.end..];
                     out.extend((!rest.is_empty()).then(|| Delta::Content(rest.into())));
                 }
             }

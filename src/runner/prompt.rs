@@ -13,7 +13,7 @@ use crate::chat::{
 };
 use crate::constrain::{Compiler, Constraint, TokenFilter, Words};
 use crate::engine::TokenId;
-use crate::llama::{Grammar, LlamaError, Token, Vocab};
+use crate::llama::{LlamaError, Token, Vocab};
 
 /// A model's template and vocabulary.
 #[derive(Debug)]
@@ -30,8 +30,10 @@ pub(super) struct Prompts {
 /// What the engine needs of a request.
 pub(super) struct Prepared {
     pub tokens: Vec<TokenId>,
-    /// Those of the template.
+    /// Those that count: of the request, and of the template.
     pub stops: Vec<String>,
+    /// Control tokens that are part of the text, for the parser to see.
+    pub shown: Vec<TokenId>,
     pub parser: Option<Box<dyn OutputParser>>,
     pub filter: Option<Box<dyn TokenFilter>>,
 }
@@ -40,6 +42,7 @@ pub(super) struct Prepared {
 struct Text {
     prompt: String,
     stops: Vec<String>,
+    shown: Vec<TokenId>,
     parser: Option<Box<dyn OutputParser>>,
     constraint: Option<Constraint>,
 }
@@ -51,17 +54,21 @@ impl Prompts {
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
-        let plain = |tokens| (tokens, Vec::new(), None, spec.constraint.clone());
-        let (tokens, stops, parser, constraint) = match &spec.input {
+        let plain = |tokens| (tokens, Vec::new(), Vec::new(), None, spec.constraint.clone());
+        let (tokens, mut stops, shown, parser, constraint) = match &spec.input {
             Input::Raw(text) => plain(self.tokenize(text, true, true)?),
             Input::Tokens(tokens) => plain(tokens.clone()),
             Input::Messages(messages) => {
-                let Text { prompt, stops, parser, constraint } = self.conversation(messages, spec)?;
-                (self.tokenize_parts(&prompt)?, stops, parser, constraint)
+                let Text { prompt, stops, shown, parser, constraint } = self.conversation(messages, spec)?;
+                (self.tokenize_parts(&prompt)?, stops, shown, parser, constraint)
             }
         };
+        if !spec.chat.must_call() {
+            // The arguments of a call are no text that could be cut off.
+            stops.extend(spec.stop.iter().cloned());
+        }
         let filter = constraint.map(|constraint| self.filter(&constraint)).transpose()?;
-        Ok(Prepared { tokens, stops, parser, filter })
+        Ok(Prepared { tokens, stops, shown, parser, filter })
     }
 
     /// What [`Prompts::prepare`] makes of a request, to be looked at.
@@ -85,9 +92,14 @@ impl Prompts {
         let shield = self.shield();
         let messages = shield.messages(messages);
         let mut options = spec.chat.clone();
-        options.tools = shield.tools(&options.tools).into_owned();
-        if options.must_call() {
-            return self.call(&messages, &options);
+        for tool in options.tools.iter_mut().filter(|tool| tool.parameters.is_null()) {
+            // Templates look into it.
+            tool.parameters = json!({ "type": "object", "properties": {} });
+        }
+        let plain = std::mem::take(&mut options.tools);
+        options.tools = shield.tools(&plain).into_owned();
+        if spec.chat.must_call() {
+            return self.call(&messages, &options, &plain);
         }
         let mut messages = messages.into_owned();
         let untold = !options.tools.is_empty() && !self.knows_tools;
@@ -97,7 +109,8 @@ impl Prompts {
         if let Some(constraint) = &spec.constraint {
             return self.answer_in_form(&messages, &options, constraint);
         }
-        let Rendered { text: prompt, stops, parser } = self.render(&messages, &options, Ending::Answer)?;
+        let Rendered { text: prompt, stops, shown, parser } = self.render(&messages, &options, Ending::Answer)?;
+        let shown = if parser.is_some() { self.tokens_of_names(&shown)? } else { Vec::new() };
         let parser: Option<Box<dyn OutputParser>> = match parser {
             Some(parser) => Some(Box::new(TemplateParser::new(parser))),
             None if untold && options.parse && options.tool_choice != ToolChoice::None => {
@@ -105,7 +118,18 @@ impl Prompts {
             }
             None => None,
         };
-        Ok(Text { prompt, stops, parser, constraint: None })
+        Ok(Text { prompt, stops, shown, parser, constraint: None })
+    }
+
+    /// The tokens that control names stand for; those that the vocabulary does not have are text anyway.
+    fn tokens_of_names(&self, names: &[String]) -> Result<Vec<TokenId>, RunnerError> {
+        let mut found = Vec::new();
+        for name in names {
+            if let [token] = self.tokenize(name, false, true)?.as_slice() {
+                found.push(*token);
+            }
+        }
+        Ok(found)
     }
 
     /// An answer whose text has a form begins where the template puts the text of an answer: behind what opens it, and
@@ -121,17 +145,20 @@ impl Prompts {
         let with_answer = [messages, &[forced::probe_content()]].concat();
         let answered = self.render(&with_answer, &options, Ending::Nothing).ok();
         let before = answered.as_ref().and_then(|answered| forced::before_content(&answered.text));
-        // A template that drops earlier turns, or puts the text somewhere else, is left alone.
-        let prompt = before.filter(|before| continues(before, &open.text)).unwrap_or(&open.text).to_owned();
-        Ok(Text { prompt, stops: open.stops, parser: None, constraint: Some(constraint.clone()) })
+        let closed = self.render(messages, &options, Ending::Nothing)?.text;
+        // A template that drops or moves earlier turns is left alone.
+        let prompt = before.filter(|before| before.starts_with(closed.trim_end())).unwrap_or(&open.text).to_owned();
+        let (shown, constraint) = (Vec::new(), Some(constraint.clone()));
+        Ok(Text { prompt, stops: open.stops, shown, parser: None, constraint })
     }
 
     /// A call that must happen begins where the template puts the arguments of a call, or the name of the tool where
     /// there are several. Its form is that of JSON where the template has none that can be found out.
-    fn call(&self, messages: &[Message], options: &ChatOptions) -> Result<Text, RunnerError> {
+    /// `plain` are the tools without the marks that keep their texts from being control tokens.
+    fn call(&self, messages: &[Message], options: &ChatOptions, plain: &[Tool]) -> Result<Text, RunnerError> {
         let tools: Vec<&Tool> = match &options.tool_choice {
-            ToolChoice::Named(name) => options.tools.iter().filter(|tool| tool.name == *name).collect(),
-            _ => options.tools.iter().collect(),
+            ToolChoice::Named(name) => plain.iter().filter(|tool| tool.name == *name).collect(),
+            _ => plain.iter().collect(),
         };
         if tools.is_empty() {
             return Err(RunnerError::BadRequest("tool_choice names a tool that is not among `tools`".into()));
@@ -140,10 +167,11 @@ impl Prompts {
         let messages = untold.as_deref().unwrap_or(messages);
         let options = ChatOptions { thinking: Some(false), parse: false, ..options.clone() };
         let open = self.render(messages, &options, Ending::Answer)?;
+        let closed = self.render(messages, &options, Ending::Nothing)?.text;
         let native = |tool: &&Tool| {
             let with_call = [messages, &[forced::probe_call(tool)]].concat();
             let rendered = self.render(&with_call, &options, Ending::Nothing).ok()?;
-            let before = forced::before_arguments(&rendered.text).filter(|before| continues(before, &open.text));
+            let before = forced::before_arguments(&rendered.text).filter(|text| text.starts_with(closed.trim_end()));
             before.map(str::to_owned)
         };
         let natives: Option<Vec<String>> = if self.knows_tools { tools.iter().map(native).collect() } else { None };
@@ -155,9 +183,10 @@ impl Prompts {
             ([tool], _) => Constraint::JsonSchema(parameters(tool)),
             (tools, rests) => self.one_of(tools, rests)?,
         };
-        let calls = tools.iter().zip(&rests).map(|(tool, rest)| Ok((tool.name.clone(), self.visible(rest)?)));
-        let parser = CallParser::new(calls.collect::<Result<_, RunnerError>>()?);
-        Ok(Text { prompt, stops: open.stops, parser: Some(Box::new(parser)), constraint: Some(constraint) })
+        let calls = tools.iter().zip(&rests).map(|(tool, rest)| (tool.name.clone(), self.visible(rest)));
+        let parser = CallParser::new(calls.collect());
+        let parser: Option<Box<dyn OutputParser>> = Some(Box::new(parser));
+        Ok(Text { prompt, stops: open.stops, shown: Vec::new(), parser, constraint: Some(constraint) })
     }
 
     /// A grammar of calls, one a tool: what tells it, and its arguments.
@@ -165,37 +194,28 @@ impl Prompts {
         let names: Vec<String> = (0..tools.len()).map(|n| format!("call_{n}")).collect();
         let mut lark = format!("start: {}\n", names.join(" | "));
         for (n, (tool, rest)) in tools.iter().zip(rests).enumerate() {
-            let before: Vec<String> = self.tokens_of(rest)?.into_iter().map(|(_, written)| written).collect();
+            let before = self.written(rest)?;
             let schema = crate::constrain::with_options(parameters(tool));
-            lark.push_str(&format!("call_{n}: {} arguments_{n}\narguments_{n}: %json {schema}\n", before.join(" ")));
+            lark.push_str(&format!("call_{n}: {} arguments_{n}\narguments_{n}: %json {schema}\n", before));
         }
         Ok(Constraint::Lark(lark))
     }
 
     /// The text that generating `text` shows: control tokens show none.
-    fn visible(&self, text: &str) -> Result<String, RunnerError> {
-        Ok(self.tokens_of(text)?.into_iter().map(|(shown, _)| shown).collect())
+    fn visible(&self, text: &str) -> String {
+        self.shield().cut(text).into_iter().filter(|part| !part.control).map(|part| part.text).collect()
     }
 
-    /// Stretches of text and control tokens: what each shows, and how a grammar writes it.
-    fn tokens_of(&self, text: &str) -> Result<Vec<(String, String)>, RunnerError> {
-        let mut found: Vec<(Vec<u8>, Option<TokenId>)> = Vec::new();
-        for id in self.tokenize(text, false, true)? {
-            let mut shown = Vec::new();
-            let token = Token::new(id).ok_or_else(|| RunnerError::Failed("a token beyond all vocabularies".into()))?;
-            self.vocab.append_piece(token, false, &mut shown).map_err(|e| RunnerError::Failed(e.to_string()))?;
-            match found.last_mut() {
-                _ if shown.is_empty() => found.push((shown, Some(id))),
-                Some((text, None)) => text.extend(shown),
-                _ => found.push((shown, None)),
+    /// How a grammar writes a text with control tokens in it.
+    fn written(&self, text: &str) -> Result<String, RunnerError> {
+        let mut written = Vec::new();
+        for part in self.shield().cut(text) {
+            match (part.control, self.tokenize(part.text, false, part.control)?.as_slice()) {
+                (true, [.., token]) => written.push(format!("<[{token}]>")),
+                _ => written.push(Value::from(part.text).to_string()),
             }
         }
-        let written = |(shown, control): (Vec<u8>, Option<TokenId>)| {
-            let text = String::from_utf8_lossy(&shown).into_owned();
-            let written = control.map_or_else(|| Value::from(text.as_str()).to_string(), |id| format!("<[{id}]>"));
-            (text, written)
-        };
-        Ok(found.into_iter().map(written).collect())
+        Ok(written.join(" "))
     }
 
     fn render(&self, messages: &[Message], options: &ChatOptions, ending: Ending) -> Result<Rendered, RunnerError> {
@@ -232,10 +252,6 @@ impl Prompts {
 
     /// What the answer must look like, ready to be followed.
     fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
-        if let Constraint::Gbnf(grammar) = constraint {
-            let grammar = Grammar::new(&self.vocab, grammar, "root");
-            return Ok(Box::new(grammar.map_err(|e| RunnerError::BadRequest(e.to_string()))?));
-        }
         let compiler = self.compiler.get_or_init(|| words(&self.vocab).and_then(Compiler::new));
         let compiler = compiler.as_ref().map_err(|why| RunnerError::Failed(why.clone()))?;
         let refuse =
@@ -244,16 +260,14 @@ impl Prompts {
     }
 }
 
-/// Whether a rendered turn goes on from the conversation that was opened for an answer. What opens it may differ, by
-/// an opened thought.
-fn continues(rendered: &str, open: &str) -> bool {
-    const OPENING: usize = 64;
-    forced::common(&[rendered, open]).len() + OPENING >= open.len()
-}
-
+/// Arguments are an object, also where the schema does not say so.
 fn parameters(tool: &Tool) -> Value {
     match &tool.parameters {
-        Value::Object(fields) if !fields.is_empty() => tool.parameters.clone(),
+        Value::Object(fields) if !fields.is_empty() => {
+            let mut fields = fields.clone();
+            fields.entry("type").or_insert_with(|| "object".into());
+            Value::Object(fields)
+        }
         _ => json!({ "type": "object", "properties": {}, "additionalProperties": false }),
     }
 }
@@ -267,8 +281,5 @@ fn words(vocab: &Vocab) -> Result<Words, String> {
         words.push(bytes);
     }
     let ends = vocab.end_tokens().iter().map(|token| token.index()).collect();
-    let own = vocab.clone();
-    let tokenize =
-        move |text: &str| own.tokenize(text, false, false).unwrap_or_default().into_iter().map(Token::index).collect();
-    Ok(Words { words, ends, tokenize: Box::new(tokenize) })
+    Ok(Words { words, ends })
 }

@@ -162,6 +162,7 @@ impl Runner for StubRunner {
             stop: spec.stop.clone(),
             max_tokens: spec.max_tokens,
             priority: spec.priority,
+            shown: Vec::new(),
             filter: None,
             logprobs: spec.logprobs.map(|n| n as usize),
         })?;

@@ -3,10 +3,11 @@
 
 use std::process::Command;
 
+use shimmy::constrain::TokenFilter;
 use shimmy::gguf::writer::{tiny_llama, tiny_lora};
 use shimmy::llama::{
-    Adapter, Backend, Batch, Context, ContextParams, Extent, FlashAttention, Grammar, KvType, LlamaError, Model,
-    ModelParams, Pos, Sampler, SamplerConfig, SeqState, Token,
+    Adapter, Backend, Batch, Context, ContextParams, Extent, FlashAttention, KvType, LlamaError, Model, ModelParams,
+    Pos, Sampler, SamplerConfig, SeqState, Token,
 };
 
 use crate::support::tiny::{self, Files};
@@ -30,8 +31,7 @@ const ROWS: &[Row] = &[
     ("no_vocabulary", no_vocabulary),
     ("missing_byte_token", missing_byte_token),
     ("sampling_hopeless_logits", sampling_hopeless_logits),
-    ("grammar_refuses_a_token", grammar_refuses_a_token),
-    ("grammar_nested_too_deep", grammar_nested_too_deep),
+    ("a_form_that_allows_nothing", a_form_that_allows_nothing),
     ("long_run_in_the_pre_tokenizer", long_run_in_the_pre_tokenizer),
     ("lora_with_a_wrong_key_type", lora_with_a_wrong_key_type),
     ("lora_with_a_wrong_tensor", lora_with_a_wrong_tensor),
@@ -315,39 +315,32 @@ fn sampling_hopeless_logits(files: &Files) {
     }
 }
 
-fn grammar_refuses_a_token(files: &Files) {
+/// Only what the filter allows comes out, then the end; a filter that allows nothing is an error and no abort.
+fn a_form_that_allows_nothing(files: &Files) {
+    #[derive(Debug)]
+    struct Nothing;
+    impl TokenFilter for Nothing {
+        fn allows(&mut self, _: u32) -> Result<bool, String> {
+            Ok(false)
+        }
+        fn allowed(&mut self) -> Result<&[u32], String> {
+            Ok(&[])
+        }
+        fn accept(&mut self, _: u32) -> Result<(), String> {
+            Ok(())
+        }
+    }
     let model = load(files, &tiny_llama()).unwrap();
     let vocab = model.vocab().unwrap();
-    let letter = |text: &str| *vocab.tokenize(text, false, false).unwrap().last().unwrap();
-    let mut grammar = Grammar::new(&vocab, "root ::= \"ab\"", "root").unwrap();
-    grammar.accept(letter("a")).unwrap();
-    assert!(grammar.accept(letter("z")).is_err());
-    assert!(matches!(grammar.accept(letter("b")), Err(LlamaError::Poisoned)));
-    assert!(matches!(Grammar::new(&vocab, "root ::= (", "root"), Err(LlamaError::Grammar(_))));
-    assert!(matches!(Grammar::new(&vocab, "root ::= \"a\"", "elsewhere"), Err(LlamaError::Grammar(_))));
-
-    // In a sampler: only what the grammar allows comes out, then the end.
     let mut context = Context::new(&model, &params()).unwrap();
-    let grammar = Grammar::new(&vocab, "root ::= \"ab\"", "root").unwrap();
-    let mut sampler = Sampler::new(&vocab, &greedy()).unwrap().with_filter(Box::new(grammar));
-    let mut text = Vec::new();
-    for at in 0..4 {
-        decode(&mut context, at, 1).unwrap();
-        let token = sampler.sample(context.logits(0).unwrap()).unwrap();
-        if vocab.is_end_of_generation(token).unwrap() {
-            break;
-        }
-        vocab.append_piece(token, false, &mut text).unwrap();
+    decode(&mut context, 0, 1).unwrap();
+    for temperature in [0.0, 1.0] {
+        let config = SamplerConfig { temperature, ..SamplerConfig::default() };
+        let mut sampler = Sampler::new(&vocab, &config).unwrap().with_filter(Box::new(Nothing));
+        let logits = context.logits(0).unwrap();
+        assert!(matches!(sampler.sample(logits), Err(LlamaError::Form(_))));
+        assert!(matches!(sampler.sample(logits), Err(LlamaError::Poisoned)));
     }
-    assert_eq!(String::from_utf8(text).unwrap().trim(), "ab");
-}
-
-fn grammar_nested_too_deep(files: &Files) {
-    let vocab = load(files, &tiny_llama()).unwrap().vocab().unwrap();
-    let deep = format!("root ::= {}\"a\"{}", "(".repeat(20_000), ")".repeat(20_000));
-    assert!(matches!(Grammar::new(&vocab, &deep, "root"), Err(LlamaError::Grammar(_))));
-    let long = format!("root ::= \"{}\"", "a".repeat(300_000));
-    assert!(matches!(Grammar::new(&vocab, &long, "root"), Err(LlamaError::Grammar(_))));
 }
 
 fn long_run_in_the_pre_tokenizer(files: &Files) {

@@ -57,6 +57,8 @@ struct Fields {
 
 /// Answers to one request.
 const MAX_CHOICES: u32 = 128;
+/// Tokens with a bias.
+const MAX_BIASES: usize = 300;
 /// Other tokens whose probabilities are told.
 const MAX_TOP_LOGPROBS: u32 = 20;
 
@@ -89,12 +91,17 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
     ("add_generation_prompt", |value| value == true),
 ];
 
+/// Fields that hold JSON of the client's own.
+const FOREIGN: &[&str] = &["parameters", "schema", "arguments", "chat_template_kwargs"];
+
 /// A field that is null is a field that is absent.
 pub(super) fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
+            // What somebody else defines can mean something by it.
+            let own = fields.iter_mut().filter(|(name, _)| !FOREIGN.contains(&name.as_str()));
+            own.for_each(|(_, field)| drop_nulls(field));
         }
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
@@ -235,6 +242,9 @@ fn logit_bias(field: Map<String, Value>) -> Result<Vec<(TokenId, f32)>, BadReque
             BadRequest(format!("logit_bias.{token}: the key must be a token's number, its value a number"))
         })
     };
+    if field.len() > MAX_BIASES {
+        return Err(BadRequest(format!("logit_bias has {} entries; at most {MAX_BIASES} are taken", field.len())));
+    }
     field.into_iter().map(entry).collect()
 }
 

@@ -25,6 +25,9 @@ struct Function {
     _strict: Option<bool>,
 }
 
+/// Letters of a tool's name.
+const MAX_NAME: usize = 128;
+
 /// # Errors
 /// A tool that is no function, or has no name of its own.
 pub(super) fn tools(fields: Vec<ToolField>) -> Result<Vec<Tool>, BadRequest> {
@@ -37,8 +40,12 @@ pub(super) fn tools(fields: Vec<ToolField>) -> Result<Vec<Tool>, BadRequest> {
         let Some(Function { name, description, parameters, .. }) = field.function else {
             return refuse("`function` is missing");
         };
-        if name.is_empty() || tools.iter().any(|tool| tool.name == name) {
-            return refuse(&format!("the name {name:?} is empty or taken by another tool"));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
+            return refuse(&format!("the name {name:?} must have 1 to {MAX_NAME} letters, digits, `_`, `-` or `.`"));
+        }
+        if tools.iter().any(|tool| tool.name == name) {
+            return refuse(&format!("the name {name:?} is taken by another tool"));
         }
         tools.push(Tool { name, description, parameters });
     }

@@ -61,7 +61,7 @@ impl Turn {
             None if !self.tool_calls.is_empty() => String::new(),
             None => return Err(BadRequest(format!("messages[{index}].content is missing"))),
             Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) if parts.is_empty() => {
+            Some(Content::Parts(parts)) if parts.is_empty() && self.tool_calls.is_empty() => {
                 return Err(BadRequest(format!("messages[{index}].content is empty")));
             }
             Some(Content::Parts(parts)) => {
@@ -75,7 +75,8 @@ impl Turn {
         }
         for (number, call) in self.tool_calls.iter().enumerate() {
             let arguments = serde_json::from_str::<Value>(&call.arguments);
-            if role != Role::Assistant || !arguments.is_ok_and(|value| value.is_object()) {
+            let is_object = arguments.is_ok_and(|value| value.is_object());
+            if role != Role::Assistant || !is_object {
                 return Err(BadRequest(format!(
                     "messages[{index}].tool_calls[{number}]: an assistant's call has arguments that are a JSON object"
                 )));
