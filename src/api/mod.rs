@@ -1,6 +1,7 @@
 //! The dialects: request types and byte-exact encoders, one folder each. No HTTP server in here.
 
 pub mod anthropic;
+mod conversation;
 pub mod dialect;
 pub mod ollama;
 pub mod openai;
@@ -43,6 +44,10 @@ pub enum ErrorKind {
     BadRequest,
     PromptTooLong,
     ModelNotFound,
+    /// An answer that is to be shown, and is not kept.
+    NoSuchResponse,
+    /// An answer that is to be continued, and is not kept.
+    NoPreviousResponse,
     NoSuchPath,
     WrongMethod,
     BodyTooLarge,
@@ -74,8 +79,8 @@ fn wrong_field(path: &str, error: &serde_json::Error) -> BadRequest {
 }
 
 /// As [`from_value`], with the paths of the fields that the type does not have.
-fn from_value_noting_ignored<T: serde::de::DeserializeOwned>(
-    body: serde_json::Value,
+fn from_value_noting_ignored<'de, T: serde::de::DeserializeOwned>(
+    body: impl serde::Deserializer<'de, Error = serde_json::Error>,
 ) -> Result<(T, Vec<String>), BadRequest> {
     let mut ignored = Vec::new();
     let mut track = serde_path_to_error::Track::new();
@@ -99,6 +104,27 @@ fn is_empty(value: &serde_json::Value) -> bool {
         // An empty object asks for something in most fields: any JSON, as a schema.
         _ => false,
     }
+}
+
+/// A field that is null is a field that is absent, but in fields named `foreign`, which hold somebody else's JSON.
+fn drop_nulls(value: &mut serde_json::Value, foreign: &[&str]) {
+    use serde_json::Value;
+
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            let own = fields.iter_mut().filter(|(name, _)| !foreign.contains(&name.as_str()));
+            own.for_each(|(_, field)| drop_nulls(field, foreign));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| drop_nulls(item, foreign)),
+        _ => {}
+    }
+}
+
+/// An id that is drawn at random.
+fn random_id(prefix: &str) -> String {
+    let id: String = std::iter::repeat_with(fastrand::alphanumeric).take(24).collect();
+    format!("{prefix}{id}")
 }
 
 /// Clients send any integer; the lower 32 bits tell seeds apart as well.

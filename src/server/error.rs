@@ -28,8 +28,8 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self.kind {
-            ErrorKind::BadRequest | ErrorKind::PromptTooLong => StatusCode::BAD_REQUEST,
-            ErrorKind::ModelNotFound | ErrorKind::NoSuchPath => StatusCode::NOT_FOUND,
+            ErrorKind::BadRequest | ErrorKind::PromptTooLong | ErrorKind::NoPreviousResponse => StatusCode::BAD_REQUEST,
+            ErrorKind::ModelNotFound | ErrorKind::NoSuchResponse | ErrorKind::NoSuchPath => StatusCode::NOT_FOUND,
             ErrorKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,

@@ -159,5 +159,20 @@ pub(super) async fn collect(mut deltas: DeltaStream) -> Result<(Answer, Summary)
             return Ok((answer, summary));
         }
     }
-    Err(RunnerError::Failed("the generation ended without a final event".into()))
+    Err(unfinished())
+}
+
+/// As [`collect`], with all answers at the same time, so that none waits for a reader.
+pub(super) async fn collect_all(streams: Vec<DeltaStream>) -> Result<Vec<(Answer, Summary)>, RunnerError> {
+    let mut found: Vec<(Answer, Option<Summary>)> = streams.iter().map(|_| (Answer::default(), None)).collect();
+    let mut choices = Choices::from(streams);
+    while let Some((index, delta)) = choices.recv().await {
+        let (answer, end) = &mut found[index];
+        *end = answer.add(delta?).or(end.take());
+    }
+    found.into_iter().map(|(answer, end)| Ok((answer, end.ok_or_else(unfinished)?))).collect()
+}
+
+fn unfinished() -> RunnerError {
+    RunnerError::Failed("the generation ended without a final event".into())
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{error_body, random_id};
-use crate::api::{Encoder, ErrorKind, push_json};
+use super::error_body;
+use crate::api::{Encoder, ErrorKind, push_json, random_id};
 use crate::chat::ToolCall;
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};

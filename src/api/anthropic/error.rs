@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::random_id;
-use crate::api::ErrorKind;
+use crate::api::{ErrorKind, random_id};
 
 /// The id of a request, for the header `request-id` and for the body of an error.
 #[must_use]
@@ -15,10 +14,12 @@ pub fn request_id() -> String {
 #[must_use]
 pub fn error_body(kind: ErrorKind, message: &str, request_id: Option<&str>) -> Value {
     let class = match kind {
-        ErrorKind::BadRequest | ErrorKind::PromptTooLong | ErrorKind::WrongMethod | ErrorKind::NotServed => {
-            "invalid_request_error"
-        }
-        ErrorKind::ModelNotFound | ErrorKind::NoSuchPath => "not_found_error",
+        ErrorKind::BadRequest
+        | ErrorKind::PromptTooLong
+        | ErrorKind::NoPreviousResponse
+        | ErrorKind::WrongMethod
+        | ErrorKind::NotServed => "invalid_request_error",
+        ErrorKind::ModelNotFound | ErrorKind::NoSuchResponse | ErrorKind::NoSuchPath => "not_found_error",
         ErrorKind::BodyTooLarge => "request_too_large",
         ErrorKind::Overloaded => "overloaded_error",
         ErrorKind::ModelFailed | ErrorKind::Internal => "api_error",

@@ -19,9 +19,3 @@ pub const VERSION_HEADER: &str = "anthropic-version";
 pub fn answers(path: &str, has_version: bool) -> bool {
     path.starts_with("/v1/messages") || has_version && path.starts_with("/v1/models")
 }
-
-/// An id that is drawn at random.
-fn random_id(prefix: &str) -> String {
-    let id: String = std::iter::repeat_with(fastrand::alphanumeric).take(24).collect();
-    format!("{prefix}{id}")
-}

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::turns::{Blocks, Conversation, Turn};
+use super::turns::{self, Blocks, Turn};
 use crate::api::shimmy::GenerateRequest;
 use crate::api::{BadRequest, StopList, is_empty};
 use crate::chat::{ChatOptions, Message, Role, Tool, ToolChoice};
@@ -103,22 +103,6 @@ const NOT_SERVED: &[&str] = &["container", "mcp_servers", "output_format"];
 /// Fields that hold somebody else's JSON, in which null means something.
 const FOREIGN: &[&str] = &["input", "input_schema", "schema"];
 
-/// A field that is null is a field that is absent.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            for (name, field) in fields.iter_mut() {
-                if !FOREIGN.contains(&name.as_str()) {
-                    drop_nulls(field);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
 /// `messages[0].content: …` is `messages.0.content: …` in this dialect.
 fn dotted(BadRequest(message): BadRequest) -> BadRequest {
     BadRequest(match message.split_once(": ") {
@@ -140,7 +124,7 @@ impl MessagesRequest {
     /// # Errors
     /// The first field that is missing, of a wrong type, out of range, or asks for what is not served.
     pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
-        drop_nulls(&mut body);
+        crate::api::drop_nulls(&mut body, FOREIGN);
         for field in NOT_SERVED {
             if body.get(*field).is_some_and(|value| !is_empty(value)) {
                 return Err(BadRequest(format!("`{field}` is not served by this version")));
@@ -151,10 +135,10 @@ impl MessagesRequest {
         if turns.is_empty() {
             return Err(BadRequest("`messages` is empty".into()));
         }
-        let conversation = Conversation::new(fields.system.take(), turns)?;
+        let messages = turns::messages(fields.system.take(), turns)?;
         ignored.retain(|path| !NOT_SERVED.contains(&path.as_str()));
         let streams = fields.stream;
-        Ok(Self { spec: fields.into_spec(conversation.messages)?, streams, ignored })
+        Ok(Self { spec: fields.into_spec(messages)?, streams, ignored })
     }
 
     #[must_use]

@@ -1,6 +1,5 @@
 //! Turns in Anthropic's shape, and the messages that they become.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::value::SeqAccessDeserializer;
@@ -9,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::api::BadRequest;
+use crate::api::conversation::{Conversation, join};
 use crate::chat::{Message, Role, ToolCall};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -96,110 +96,76 @@ fn misplaced(kind: &str, at: &str, role: &str) -> BadRequest {
     BadRequest(format!("{at}: a block of type {kind:?} has no place in a turn of the {role}"))
 }
 
-/// Messages as far as they have been read.
-#[derive(Debug, Default)]
-pub(super) struct Conversation {
-    pub messages: Vec<Message>,
-    /// Which tool each call asked for, by the call's id.
-    called: HashMap<String, String>,
+/// The messages that a conversation consists of.
+pub(super) fn messages(system: Option<Blocks>, turns: Vec<Turn>) -> Result<Vec<Message>, BadRequest> {
+    let mut read = Conversation::default();
+    if let Some(text) = system.map(|blocks| blocks.into_text("system")).transpose()?.filter(|text| !text.is_empty()) {
+        read.add(Message::new(Role::System, text));
+    }
+    for (index, turn) in turns.into_iter().enumerate() {
+        let at = format!("messages.{index}.content");
+        match turn.role {
+            TurnRole::System => read.add(Message::new(Role::System, turn.content.into_text(&at)?)),
+            TurnRole::User => user(&mut read, turn.content, &at)?,
+            TurnRole::Assistant => assistant(&mut read, turn.content, &at)?,
+        }
+    }
+    Ok(read.messages)
 }
 
-impl Conversation {
-    pub fn new(system: Option<Blocks>, turns: Vec<Turn>) -> Result<Self, BadRequest> {
-        let mut read = Self::default();
-        if let Some(text) = system.map(|blocks| blocks.into_text("system")).transpose()?.filter(|text| !text.is_empty())
-        {
-            read.add(Message::new(Role::System, text));
-        }
-        for (index, turn) in turns.into_iter().enumerate() {
-            let at = format!("messages.{index}.content");
-            match turn.role {
-                TurnRole::System => read.add(Message::new(Role::System, turn.content.into_text(&at)?)),
-                TurnRole::User => read.user(turn.content, &at)?,
-                TurnRole::Assistant => read.assistant(turn.content, &at)?,
-            }
-        }
-        Ok(read)
+/// Each result becomes a message of its own; the text of the turn comes after them.
+fn user(read: &mut Conversation, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
+    if blocks.0.is_empty() {
+        return Err(BadRequest(format!("{at} is empty")));
     }
-
-    /// Turns of one side that follow each other are one turn; many templates take no others.
-    fn add(&mut self, message: Message) {
-        match self.messages.last_mut() {
-            Some(last) if last.role == message.role && message.role != Role::Tool => {
-                join(&mut last.content, &message.content);
-                if let Some(more) = message.reasoning_content {
-                    join(last.reasoning_content.get_or_insert_default(), &more);
-                }
-                last.tool_calls.extend(message.tool_calls);
-            }
-            _ => self.messages.push(message),
+    let mut said = None;
+    for (index, block) in blocks.0.into_iter().enumerate() {
+        let at = format!("{at}.{index}");
+        match block.kind.as_str() {
+            "text" => join(said.get_or_insert_default(), &given(block.text, &at, "text")?),
+            "tool_result" => result(read, block, &at)?,
+            "tool_use" | "thinking" | "redacted_thinking" => return Err(misplaced(&block.kind, &at, "user")),
+            other => return Err(not_served(other, &at)),
         }
     }
-
-    /// Each result becomes a message of its own; the text of the turn comes after them.
-    fn user(&mut self, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
-        if blocks.0.is_empty() {
-            return Err(BadRequest(format!("{at} is empty")));
-        }
-        let mut said = None;
-        for (index, block) in blocks.0.into_iter().enumerate() {
-            let at = format!("{at}.{index}");
-            match block.kind.as_str() {
-                "text" => join(said.get_or_insert_default(), &given(block.text, &at, "text")?),
-                "tool_result" => self.result(block, &at)?,
-                "tool_use" | "thinking" | "redacted_thinking" => return Err(misplaced(&block.kind, &at, "user")),
-                other => return Err(not_served(other, &at)),
-            }
-        }
-        if let Some(text) = said {
-            self.add(Message::new(Role::User, text));
-        }
-        Ok(())
+    if let Some(text) = said {
+        read.add(Message::new(Role::User, text));
     }
-
-    fn result(&mut self, block: Block, at: &str) -> Result<(), BadRequest> {
-        let id = given(block.tool_use_id, at, "tool_use_id")?;
-        let mut text = block.content.unwrap_or_default().into_text(&format!("{at}.content"))?;
-        if block.is_error == Some(true) {
-            // No template has a place for this, and the model should know.
-            text.insert_str(0, "Error: ");
-        }
-        let name = self.called.get(&id).cloned();
-        self.add(Message { tool_call_id: Some(id), name, ..Message::new(Role::Tool, text) });
-        Ok(())
-    }
-
-    fn assistant(&mut self, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
-        let mut message = Message::new(Role::Assistant, "");
-        for (index, block) in blocks.0.into_iter().enumerate() {
-            let at = format!("{at}.{index}");
-            match block.kind.as_str() {
-                "text" => join(&mut message.content, &given(block.text, &at, "text")?),
-                "thinking" => {
-                    let thought = given(block.thinking, &at, "thinking")?;
-                    join(message.reasoning_content.get_or_insert_default(), &thought);
-                }
-                // Only Anthropic can read it.
-                "redacted_thinking" => {}
-                "tool_use" => {
-                    let (id, name) = (given(block.id, &at, "id")?, given(block.name, &at, "name")?);
-                    let arguments = Value::Object(given(block.input, &at, "input")?).to_string();
-                    self.called.insert(id.clone(), name.clone());
-                    message.tool_calls.push(ToolCall { id, name, arguments });
-                }
-                "tool_result" => return Err(misplaced(&block.kind, &at, "assistant")),
-                other => return Err(not_served(other, &at)),
-            }
-        }
-        self.add(message);
-        Ok(())
-    }
+    Ok(())
 }
 
-/// Puts `more` on a line of its own.
-fn join(text: &mut String, more: &str) {
-    if !text.is_empty() && !more.is_empty() {
-        text.push('\n');
+fn result(read: &mut Conversation, block: Block, at: &str) -> Result<(), BadRequest> {
+    let id = given(block.tool_use_id, at, "tool_use_id")?;
+    let mut text = block.content.unwrap_or_default().into_text(&format!("{at}.content"))?;
+    if block.is_error == Some(true) {
+        // No template has a place for this, and the model should know.
+        text.insert_str(0, "Error: ");
     }
-    text.push_str(more);
+    read.result(id, text);
+    Ok(())
+}
+
+fn assistant(read: &mut Conversation, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
+    let mut message = Message::new(Role::Assistant, "");
+    for (index, block) in blocks.0.into_iter().enumerate() {
+        let at = format!("{at}.{index}");
+        match block.kind.as_str() {
+            "text" => join(&mut message.content, &given(block.text, &at, "text")?),
+            "thinking" => {
+                let thought = given(block.thinking, &at, "thinking")?;
+                join(message.reasoning_content.get_or_insert_default(), &thought);
+            }
+            // Only Anthropic can read it.
+            "redacted_thinking" => {}
+            "tool_use" => {
+                let (id, name) = (given(block.id, &at, "id")?, given(block.name, &at, "name")?);
+                let arguments = Value::Object(given(block.input, &at, "input")?).to_string();
+                message.tool_calls.push(ToolCall { id, name, arguments });
+            }
+            "tool_result" => return Err(misplaced(&block.kind, &at, "assistant")),
+            other => return Err(not_served(other, &at)),
+        }
+    }
+    read.add(message);
+    Ok(())
 }

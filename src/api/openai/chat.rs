@@ -3,75 +3,47 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::fields::{self, AsksForNothing, Common};
 use super::tools::{self, ResponseFormat, ToolChoiceField, ToolField};
 use super::turn::Turn;
-use crate::api::shimmy::{GenerateRequest, StreamOptions};
-use crate::api::{BadRequest, StopList, is_empty};
-use crate::chat::{ChatOptions, ToolChoice};
-use crate::constrain::Constraint;
-use crate::engine::{Priority, TokenId};
-use crate::runner::GenerateSpec;
+use crate::api::shimmy::StreamOptions;
+use crate::api::{BadRequest, is_empty};
+use crate::chat::ChatOptions;
+use crate::runner::{GenerateSpec, Input};
 
-/// What is absent takes the defaults of shimmy's own dialect.
 #[derive(Clone, Debug, Deserialize)]
 struct Fields {
-    model: String,
     messages: Vec<Turn>,
-    #[serde(default)]
-    stream: bool,
     stream_options: Option<StreamOptions>,
     /// The older name of the next one.
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    frequency_penalty: Option<f32>,
-    presence_penalty: Option<f32>,
-    seed: Option<i64>,
-    stop: Option<StopList>,
-    // Not OpenAI's, but understood by most local servers.
-    top_k: Option<u32>,
-    min_p: Option<f32>,
-    repeat_penalty: Option<f32>,
-    #[serde(default)]
-    ignore_eos: bool,
-    #[serde(default)]
-    priority: Priority,
     n: Option<u32>,
     #[serde(default)]
     tools: Vec<ToolField>,
     tool_choice: Option<ToolChoiceField>,
     parallel_tool_calls: Option<bool>,
     response_format: Option<ResponseFormat>,
-    /// llama.cpp's grammars.
-    grammar: Option<String>,
     #[serde(default)]
     logprobs: bool,
     top_logprobs: Option<u32>,
-    #[serde(default)]
-    logit_bias: Map<String, Value>,
     reasoning_effort: Option<String>,
     #[serde(default)]
     chat_template_kwargs: Map<String, Value>,
 }
 
-/// Answers to one request.
-const MAX_CHOICES: u32 = 128;
-/// Tokens with a bias.
-const MAX_BIASES: usize = 300;
 /// Other tokens whose probabilities are told.
-const MAX_TOP_LOGPROBS: u32 = 20;
+pub(super) const MAX_TOP_LOGPROBS: u32 = 20;
 
 /// A request, and what of it has no effect here.
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
+    common: Common,
     fields: Fields,
+    choices: u32,
     /// Paths of the fields that are passed over, e.g. `user`, `messages.0.name`.
     pub ignored: Vec<String>,
 }
-
-/// Whether a value of a field asks for nothing.
-type AsksForNothing = fn(&Value) -> bool;
 
 /// Fields whose meaning would be lost if we passed over them.
 const NOT_SERVED: &[(&str, AsksForNothing)] = &[
@@ -81,62 +53,30 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
     ("audio", |_| false),
     ("web_search_options", |_| false),
     // Those of other local servers.
-    ("json_schema", is_empty),
-    ("guided_json", is_empty),
-    ("guided_regex", is_empty),
-    ("guided_choice", is_empty),
-    ("guided_grammar", is_empty),
-    ("structured_outputs", is_empty),
     ("continue_final_message", |value| value == false),
     ("add_generation_prompt", |value| value == true),
 ];
-
-/// Fields that hold JSON of the client's own.
-const FOREIGN: &[&str] = &["parameters", "schema", "arguments", "chat_template_kwargs"];
-
-/// A field that is null is a field that is absent.
-pub(super) fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            // What somebody else defines can mean something by it.
-            let own = fields.iter_mut().filter(|(name, _)| !FOREIGN.contains(&name.as_str()));
-            own.for_each(|(_, field)| drop_nulls(field));
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
 
 impl ChatRequest {
     /// # Errors
     /// The first field that is missing, of a wrong type, or asks for what is not served.
     pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
-        drop_nulls(&mut body);
-        for (field, asks_for_nothing) in NOT_SERVED {
-            if body.get(*field).is_some_and(|value| !asks_for_nothing(value)) {
-                return Err(BadRequest(format!("`{field}` is not served by this version")));
-            }
-        }
-        let (fields, mut ignored) = crate::api::from_value_noting_ignored::<Fields>(body)?;
-        ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
+        let (common, fields, mut ignored) = fields::read::<Fields>(&mut body, NOT_SERVED)?;
         let named = fields.messages.iter().enumerate().filter(|(_, turn)| turn.ignores_name());
         ignored.extend(named.map(|(index, _)| format!("messages.{index}.name")));
-        if !(1..=MAX_CHOICES).contains(&fields.n.unwrap_or(1)) {
-            return Err(BadRequest(format!("n is {}; it must be from 1 to {MAX_CHOICES}", fields.n.unwrap_or(0))));
-        }
-        Ok(Self { fields, ignored })
+        let choices = fields::choices(fields.n, 1)?;
+        Ok(Self { common, fields, choices, ignored })
     }
 
     #[must_use]
     pub fn streams(&self) -> bool {
-        self.fields.stream
+        self.common.stream
     }
 
     /// How many answers are wanted.
     #[must_use]
     pub fn choices(&self) -> u32 {
-        self.fields.n.unwrap_or(1)
+        self.choices
     }
 
     #[must_use]
@@ -147,32 +87,18 @@ impl ChatRequest {
     /// # Errors
     /// What is out of range, or is no text.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
-        let mut fields = self.fields;
+        let Self { mut common, mut fields, .. } = self;
         let chat = chat_options(&mut fields)?;
-        let constraint = form(&mut fields, &chat)?;
+        let format = fields.response_format.take();
+        let format = tools::constraint(format, "response_format", "response_format.json_schema.schema")?;
+        let constraint = common.form(format, "response_format", &chat)?;
         let logprobs = logprobs(&fields)?;
-        let logit_bias = logit_bias(std::mem::take(&mut fields.logit_bias))?;
+        if fields.messages.is_empty() {
+            return Err(BadRequest("`messages` is empty".into()));
+        }
         let messages = fields.messages.into_iter().enumerate().map(|(index, turn)| turn.into_message(index));
-        let request = GenerateRequest {
-            model: fields.model,
-            messages: Some(messages.collect::<Result<_, _>>()?),
-            max_tokens: fields.max_completion_tokens.or(fields.max_tokens),
-            temperature: fields.temperature,
-            top_k: fields.top_k,
-            top_p: fields.top_p,
-            min_p: fields.min_p,
-            repeat_penalty: fields.repeat_penalty,
-            frequency_penalty: fields.frequency_penalty,
-            presence_penalty: fields.presence_penalty,
-            seed: fields.seed.map(crate::api::seed),
-            stop: fields.stop,
-            priority: fields.priority,
-            ignore_eos: fields.ignore_eos,
-            ..GenerateRequest::default()
-        };
-        let mut spec = request.into_spec()?;
-        spec.sampling.logit_bias = logit_bias;
-        spec.sampling.validate().map_err(BadRequest)?;
+        let input = Input::Messages(messages.collect::<Result<_, _>>()?);
+        let spec = common.into_spec(input, fields.max_completion_tokens.or(fields.max_tokens))?;
         Ok(GenerateSpec { chat, constraint, logprobs, ..spec })
     }
 }
@@ -181,19 +107,7 @@ fn chat_options(fields: &mut Fields) -> Result<ChatOptions, BadRequest> {
     let tools = tools::tools(std::mem::take(&mut fields.tools))?;
     let tool_choice = tools::tool_choice(fields.tool_choice.take(), &tools)?;
     let mut template_args = std::mem::take(&mut fields.chat_template_kwargs);
-    let mut thinking = template_args.get("enable_thinking").and_then(Value::as_bool);
-    match fields.reasoning_effort.as_deref() {
-        None => {}
-        Some("none") => thinking = Some(false),
-        Some(effort @ ("minimal" | "low" | "medium" | "high" | "xhigh")) => {
-            template_args.entry("reasoning_effort").or_insert_with(|| effort.into());
-        }
-        Some(other) => {
-            return Err(BadRequest(format!(
-                "reasoning_effort is {other:?}; it can be none, minimal, low, medium, high or xhigh"
-            )));
-        }
-    }
+    let thinking = fields::thinking(fields.reasoning_effort.as_deref(), "reasoning_effort", &mut template_args)?;
     Ok(ChatOptions {
         tools,
         tool_choice,
@@ -202,24 +116,6 @@ fn chat_options(fields: &mut Fields) -> Result<ChatOptions, BadRequest> {
         template_args,
         parse: true,
     })
-}
-
-/// The form that the answer must have.
-fn form(fields: &mut Fields, chat: &ChatOptions) -> Result<Option<Constraint>, BadRequest> {
-    let format = tools::constraint(fields.response_format.take())?;
-    let grammar = fields.grammar.take().filter(|grammar| !grammar.is_empty()).map(Constraint::Gbnf);
-    if format.is_some() && grammar.is_some() {
-        return Err(BadRequest("give `response_format` or `grammar`, not both".into()));
-    }
-    let form = format.or(grammar);
-    // A text that keeps to a form cannot be a call as well.
-    if form.is_some() && !chat.tools.is_empty() && chat.tool_choice == ToolChoice::Auto {
-        return Err(BadRequest(
-            "`response_format` and `tools` together need a `tool_choice`: none for an answer of that form, required for a call"
-                .into(),
-        ));
-    }
-    Ok(form)
 }
 
 fn logprobs(fields: &Fields) -> Result<Option<u32>, BadRequest> {
@@ -231,21 +127,6 @@ fn logprobs(fields: &Fields) -> Result<Option<u32>, BadRequest> {
         }
         (true, n) => Ok(Some(n.unwrap_or(0))),
     }
-}
-
-/// Keys are token ids.
-fn logit_bias(field: Map<String, Value>) -> Result<Vec<(TokenId, f32)>, BadRequest> {
-    let entry = |(token, bias): (String, Value)| {
-        #[allow(clippy::cast_possible_truncation)] // The range is checked with the other parameters.
-        let pair = token.parse().ok().zip(bias.as_f64().map(|bias| bias as f32));
-        pair.ok_or_else(|| {
-            BadRequest(format!("logit_bias.{token}: the key must be a token's number, its value a number"))
-        })
-    };
-    if field.len() > MAX_BIASES {
-        return Err(BadRequest(format!("logit_bias has {} entries; at most {MAX_BIASES} are taken", field.len())));
-    }
-    field.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]

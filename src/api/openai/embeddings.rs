@@ -4,10 +4,9 @@ use base64::Engine;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chat::drop_nulls;
+use super::fields::Texts;
 use crate::api::BadRequest;
-use crate::engine::TokenId;
-use crate::runner::{EmbedSpec, Embeddings, Input};
+use crate::runner::{EmbedSpec, Embeddings};
 
 #[derive(Clone, Debug, Deserialize)]
 struct Fields {
@@ -16,15 +15,6 @@ struct Fields {
     #[serde(default)]
     encoding_format: Format,
     dimensions: Option<usize>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Texts {
-    One(String),
-    Many(Vec<String>),
-    Tokens(Vec<TokenId>),
-    ManyTokens(Vec<Vec<TokenId>>),
 }
 
 /// How a vector is written.
@@ -52,7 +42,7 @@ impl EmbedRequest {
     /// # Errors
     /// The first field that is missing, of a wrong type or out of range.
     pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
-        drop_nulls(&mut body);
+        crate::api::drop_nulls(&mut body, &[]);
         let (fields, ignored) = crate::api::from_value_noting_ignored::<Fields>(body)?;
         Ok(Self { fields, ignored })
     }
@@ -66,12 +56,7 @@ impl EmbedRequest {
     /// No text, or too many.
     pub fn into_spec(self) -> Result<EmbedSpec, BadRequest> {
         let Fields { model, input, dimensions, .. } = self.fields;
-        let inputs: Vec<Input> = match input {
-            Texts::One(text) => vec![Input::Raw(text)],
-            Texts::Many(texts) => texts.into_iter().map(Input::Raw).collect(),
-            Texts::Tokens(tokens) => vec![Input::Tokens(tokens)],
-            Texts::ManyTokens(texts) => texts.into_iter().map(Input::Tokens).collect(),
-        };
+        let inputs = input.into_inputs();
         if inputs.is_empty() || inputs.len() > MAX_TEXTS {
             return Err(BadRequest(format!("input holds {} texts; it must be from 1 to {MAX_TEXTS}", inputs.len())));
         }

@@ -1,33 +1,12 @@
 //! OpenAI's answers: chunks of an event stream, and the whole body.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::error_body;
-use crate::api::{Encoder, ErrorKind, push_json};
-use crate::engine::{FinishReason, Summary, TokenLogprob};
+use super::parts::{Head, Usage, logprob, push_error};
+use crate::api::{Encoder, push_json};
+use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};
-
-/// What all parts of one answer have in common.
-#[derive(Clone, Debug)]
-pub struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
-}
-
-impl Head {
-    /// `fingerprint` stands for the program that computes.
-    #[must_use]
-    pub fn new(model: String, fingerprint: String) -> Self {
-        let id: String = std::iter::repeat_with(fastrand::alphanumeric).take(29).collect();
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        Self { id: format!("chatcmpl-{id}"), created, model, fingerprint }
-    }
-}
 
 /// An event stream of chunks.
 #[derive(Debug)]
@@ -123,10 +102,10 @@ impl Encoder for ChatEncoder {
                 let reason = finish_reason(summary.reason, self.choices[self.current].calls);
                 self.chunk(Piece::default(), Some(reason), out);
                 self.choices[self.current].done = true;
-                self.usage.add(&summary.usage, self.current);
+                self.usage.add(&summary.usage, self.current == 0);
                 if self.choices.iter().all(|choice| choice.done) {
                     if self.include_usage {
-                        self.event(&[], Some(usage(&self.usage)), out);
+                        self.event(&[], Some(self.usage.told()), out);
                     }
                     out.extend_from_slice(b"data: [DONE]\n\n");
                 }
@@ -135,9 +114,7 @@ impl Encoder for ChatEncoder {
     }
 
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: ");
-        push_json(&error_body(ErrorKind::ModelFailed, &error.to_string()), out);
-        out.extend_from_slice(b"\n\n");
+        push_error(error, out);
     }
 }
 
@@ -209,7 +186,7 @@ pub fn chat_body(head: &Head, answers: &[(Answer, Summary)]) -> Value {
     let mut sum = Usage::default();
     let mut choices = Vec::with_capacity(answers.len());
     for (index, (answer, summary)) in answers.iter().enumerate() {
-        sum.add(&summary.usage, index);
+        sum.add(&summary.usage, index == 0);
         let logprobs: Vec<Value> = answer.logprobs.iter().map(logprob).collect();
         choices.push(json!({
             "index": index,
@@ -225,7 +202,7 @@ pub fn chat_body(head: &Head, answers: &[(Answer, Summary)]) -> Value {
         "model": head.model,
         "system_fingerprint": head.fingerprint,
         "choices": choices,
-        "usage": usage(&sum),
+        "usage": sum.told(),
         "timings": answers.first().map(|(_, summary)| summary.timings),
     })
 }
@@ -242,51 +219,9 @@ fn message(answer: &Answer) -> Value {
     message
 }
 
-/// One token's probability, as a chat's answer tells it.
-fn logprob(token: &TokenLogprob) -> Value {
-    let one = |bytes: &[u8], logprob: f32| json!({ "token": String::from_utf8_lossy(bytes), "logprob": finite(logprob), "bytes": bytes });
-    let mut told = one(&token.bytes, token.logprob);
-    told["top_logprobs"] = token.top.iter().map(|(bytes, logprob)| one(bytes, *logprob)).collect();
-    told
-}
-
-/// JSON has no infinity; this is what OpenAI tells of what is all but impossible.
-fn finite(logprob: f32) -> f32 {
-    logprob.max(-9999.0)
-}
-
-/// OpenAI has no word for an answer that the server cut off; `length` says at least that more was to come.
 fn finish_reason(reason: FinishReason, calls: bool) -> &'static str {
-    match reason {
-        FinishReason::Eos | FinishReason::Stop if calls => "tool_calls",
-        FinishReason::Eos | FinishReason::Stop => "stop",
-        FinishReason::Length | FinishReason::Cancelled => "length",
+    match super::parts::finish_reason(reason) {
+        "stop" if calls => "tool_calls",
+        reason => reason,
     }
-}
-
-/// Of all answers to a request: they have one prompt.
-#[derive(Clone, Copy, Debug, Default)]
-struct Usage {
-    prompt_tokens: u32,
-    completion_tokens: u32,
-    cached_tokens: u32,
-}
-
-impl Usage {
-    fn add(&mut self, more: &crate::engine::Usage, choice: usize) {
-        if choice == 0 {
-            self.prompt_tokens = more.prompt_tokens;
-            self.cached_tokens = more.cached_tokens;
-        }
-        self.completion_tokens += more.completion_tokens;
-    }
-}
-
-fn usage(usage: &Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
-    })
 }

@@ -8,7 +8,8 @@ use crate::api::ErrorKind;
 #[must_use]
 pub fn error_body(kind: ErrorKind, message: &str) -> Value {
     let (class, code) = match kind {
-        ErrorKind::BadRequest => ("invalid_request_error", None),
+        ErrorKind::BadRequest | ErrorKind::NoSuchResponse => ("invalid_request_error", None),
+        ErrorKind::NoPreviousResponse => ("invalid_request_error", Some("previous_response_not_found")),
         ErrorKind::PromptTooLong => ("invalid_request_error", Some("context_length_exceeded")),
         ErrorKind::ModelNotFound => ("invalid_request_error", Some("model_not_found")),
         ErrorKind::NoSuchPath => ("invalid_request_error", Some("unknown_url")),
@@ -19,5 +20,6 @@ pub fn error_body(kind: ErrorKind, message: &str) -> Value {
         ErrorKind::NotServed => ("invalid_request_error", Some("not_served")),
         ErrorKind::Internal => ("server_error", None),
     };
-    json!({ "error": { "message": message, "type": class, "param": null, "code": code } })
+    let param = (kind == ErrorKind::NoPreviousResponse).then_some("previous_response_id");
+    json!({ "error": { "message": message, "type": class, "param": param, "code": code } })
 }

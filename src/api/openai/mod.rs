@@ -4,12 +4,15 @@ mod chat;
 mod embeddings;
 mod encode;
 mod error;
+mod fields;
 mod models;
+mod parts;
 mod tools;
 mod turn;
 
 pub use chat::ChatRequest;
 pub use embeddings::{EmbedRequest, embed_body};
-pub use encode::{ChatEncoder, Head, chat_body};
+pub use encode::{ChatEncoder, chat_body};
 pub use error::error_body;
 pub use models::{model, models};
+pub use parts::Head;

@@ -99,8 +99,14 @@ pub(super) fn tool_choice(field: Option<ToolChoiceField>, tools: &[Tool]) -> Res
 pub(super) struct ResponseFormat {
     r#type: String,
     json_schema: Option<SchemaField>,
-    /// llama.cpp's way to say the same.
+    /// llama.cpp's way to say the same, and that of responses.
     schema: Option<Value>,
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
+    #[serde(rename = "description")]
+    _description: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -115,17 +121,21 @@ struct SchemaField {
     _description: Option<String>,
 }
 
+/// `at` is the field that the format came in, `schema_at` the one for its schema.
+///
 /// # Errors
 /// A form that is unknown or not complete.
-pub(super) fn constraint(format: Option<ResponseFormat>) -> Result<Option<Constraint>, BadRequest> {
-    let Some(ResponseFormat { r#type, json_schema, schema }) = format else { return Ok(None) };
+pub(super) fn constraint(
+    format: Option<ResponseFormat>,
+    at: &str,
+    schema_at: &str,
+) -> Result<Option<Constraint>, BadRequest> {
+    let Some(ResponseFormat { r#type, json_schema, schema, .. }) = format else { return Ok(None) };
     match (r#type.as_str(), json_schema.and_then(|field| field.schema).or(schema)) {
         ("text", _) => Ok(None),
         ("json_object", None) => Ok(Some(Constraint::JsonObject)),
         ("json_object" | "json_schema", Some(schema)) => Ok(Some(Constraint::JsonSchema(schema))),
-        ("json_schema", None) => Err(BadRequest("response_format.json_schema.schema is missing".into())),
-        (other, _) => {
-            Err(BadRequest(format!("response_format.type is {other:?}; it can be text, json_object or json_schema")))
-        }
+        ("json_schema", None) => Err(BadRequest(format!("{schema_at} is missing"))),
+        (other, _) => Err(BadRequest(format!("{at}.type is {other:?}; it can be text, json_object or json_schema"))),
     }
 }

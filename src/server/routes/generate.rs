@@ -77,17 +77,17 @@ impl From<NotStarted> for ApiError {
 
 /// Loads the model where need be, renders and tokenises the prompt, and queues it, off the async threads.
 pub(super) async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, NotStarted> {
-    let Started { mut deltas, lease, model, load_ms } = start_several(state, spec, 1).await?;
+    let Started { mut deltas, lease, model, load_ms } = start_several(state, vec![spec], 1).await?;
     match deltas.pop() {
         Some(deltas) => Ok(Started { deltas, lease, model, load_ms }),
         None => Err(NotStarted::Server(ApiError::internal())),
     }
 }
 
-/// As [`start`], with several answers to the same request.
+/// As [`start`], with several answers to each of several prompts for one model, in this order.
 pub(super) async fn start_several(
     state: &AppState,
-    spec: GenerateSpec,
+    specs: Vec<GenerateSpec>,
     answers: u32,
 ) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
     if state.is_draining() {
@@ -95,20 +95,25 @@ pub(super) async fn start_several(
         return Err(NotStarted::Server(draining));
     }
     let registry = Arc::clone(&state.registry);
-    blocking(move || Ok(begin(&registry, spec, answers))).await.map_err(NotStarted::Server)?
+    blocking(move || Ok(begin(&registry, specs, answers))).await.map_err(NotStarted::Server)?
 }
 
-fn begin(registry: &Registry, mut spec: GenerateSpec, answers: u32) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
+fn begin(registry: &Registry, specs: Vec<GenerateSpec>, answers: u32) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
     let asked = Instant::now();
-    let lease = registry.acquire(&spec.model).map_err(NotStarted::Model)?;
+    let Some(model) = specs.first().map(|spec| spec.model.clone()) else {
+        return Err(NotStarted::Server(ApiError::internal()));
+    };
+    let lease = registry.acquire(&model).map_err(NotStarted::Model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
     let mut deltas = Vec::new();
-    for _ in 0..answers {
-        deltas.push(lease.runner().generate(&spec).map_err(NotStarted::Request)?);
-        // The next answer is another one, and the same each time.
-        spec.sampling.seed = spec.sampling.seed.map(|seed| seed.wrapping_add(1));
+    for mut spec in specs {
+        for _ in 0..answers {
+            deltas.push(lease.runner().generate(&spec).map_err(NotStarted::Request)?);
+            // The next answer is another one, and the same each time.
+            spec.sampling.seed = spec.sampling.seed.map(|seed| seed.wrapping_add(1));
+        }
     }
-    Ok(Started { deltas, lease: lease.into(), model: spec.model, load_ms })
+    Ok(Started { deltas, lease: lease.into(), model, load_ms })
 }
 
 /// Loads the model where need be and lets `work` have it, off the async threads.

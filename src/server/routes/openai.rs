@@ -26,16 +26,13 @@ pub(in crate::server) async fn chat(
     let (streams, include_usage) = (request.streams(), request.includes_usage());
     let ignored = Ignored::new(&request.ignored);
     let choices = request.choices();
-    let Started { deltas, lease, model, .. } = start_several(&state, request.into_spec()?, choices).await?;
-    let head = Head::new(model, system::fingerprint());
+    let Started { deltas, lease, model, .. } = start_several(&state, vec![request.into_spec()?], choices).await?;
+    let head = Head::chat(model, system::fingerprint());
     let response = if streams {
         let encoder = ChatEncoder::new(head, include_usage, deltas.len());
         stream::respond(deltas, lease, encoder).await?
     } else {
-        let mut answers = Vec::with_capacity(deltas.len());
-        for deltas in deltas {
-            answers.push(stream::collect(deltas).await?);
-        }
+        let answers = stream::collect_all(deltas).await?;
         drop(lease);
         Json(openai::chat_body(&head, &answers)).into_response()
     };
