@@ -57,7 +57,11 @@ impl Prompts {
         let plain = |tokens| (tokens, Vec::new(), Vec::new(), None, spec.constraint.clone());
         let (tokens, mut stops, shown, parser, constraint) = match &spec.input {
             Input::Raw(text) => plain(self.tokenize(text, true, true)?),
-            Input::Tokens(tokens) => plain(tokens.clone()),
+            Input::Tokens(tokens) => {
+                // A token that the model does not have would fail the pass that it is computed in.
+                self.pieces(tokens)?;
+                plain(tokens.clone())
+            }
             Input::Messages(messages) => {
                 let Text { prompt, stops, shown, parser, constraint } = self.conversation(messages, spec)?;
                 (self.tokenize_parts(&prompt)?, stops, shown, parser, constraint)

@@ -156,6 +156,9 @@ impl StubRunner {
 
 impl Runner for StubRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
+        if let Input::Tokens(tokens) = &spec.input {
+            self.pieces(tokens)?;
+        }
         let events = self.engine.submit(Job {
             prompt: self.tokens(&spec.input),
             sampling: spec.sampling.clone(),

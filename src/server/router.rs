@@ -20,6 +20,7 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/diag", get(diag::diag))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/embeddings", post(openai::embeddings))

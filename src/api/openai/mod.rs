@@ -1,6 +1,8 @@
-//! OpenAI's dialect: `/v1/chat/completions`, `/v1/embeddings` and `/v1/models`.
+//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/models`.
 
 mod chat;
+mod completions;
+mod completions_encode;
 mod embeddings;
 mod encode;
 mod error;
@@ -11,6 +13,8 @@ mod tools;
 mod turn;
 
 pub use chat::ChatRequest;
+pub use completions::{CompletionRequest, Echo};
+pub use completions_encode::{CompletionEncoder, completion_body};
 pub use embeddings::{EmbedRequest, embed_body};
 pub use encode::{ChatEncoder, chat_body};
 pub use error::error_body;

@@ -24,6 +24,12 @@ impl Head {
     pub fn chat(model: String, fingerprint: String) -> Self {
         Self { id: random_id("chatcmpl-"), created: now(), model, fingerprint }
     }
+
+    /// Of the continuations of a text.
+    #[must_use]
+    pub fn completion(model: String, fingerprint: String) -> Self {
+        Self { id: random_id("cmpl-"), ..Self::chat(model, fingerprint) }
+    }
 }
 
 /// Seconds since 1970.

@@ -8,9 +8,12 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
-use super::generate::{Started, blocking, start_several};
-use crate::api::openai::{self, ChatEncoder, ChatRequest, EmbedRequest, Head};
+use super::generate::{Started, blocking, start_several, with_model};
+use crate::api::openai::{
+    self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head,
+};
 use crate::api::{ErrorKind, anthropic};
+use crate::runner::RunnerError;
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
@@ -50,6 +53,51 @@ pub(in crate::server) async fn embeddings(
     let registry = Arc::clone(&state.registry);
     let found = blocking(move || Ok(registry.acquire(&spec.model)?.runner().embed(&spec)?)).await?;
     Ok(ignored.noted_in(Json(openai::embed_body(&model, &found, format)).into_response()))
+}
+
+pub(in crate::server) async fn completions(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = CompletionRequest::from_value(body)?;
+    let (streams, include_usage) = (request.streams(), request.includes_usage());
+    let ignored = Ignored::new(&request.ignored);
+    let (choices, echoes) = (request.choices(), request.echoes());
+    let Started { deltas, lease, model, .. } = start_several(&state, request.into_specs()?, choices).await?;
+    let choices = choices as usize;
+    let echoes = told(&state, model.clone(), echoes, choices, deltas.len()).await?;
+    let head = Head::completion(model, system::fingerprint());
+    let response = if streams {
+        let encoder = CompletionEncoder::new(head, include_usage, echoes, choices);
+        stream::respond(deltas, lease, encoder).await?
+    } else {
+        let answers = stream::collect_all(deltas).await?;
+        drop(lease);
+        Json(openai::completion_body(&head, &answers, &echoes, choices)).into_response()
+    };
+    Ok(ignored.noted_in(response))
+}
+
+/// What stands in front of each of `answers` answers: the text of its prompt, or nothing.
+async fn told(
+    state: &AppState,
+    model: String,
+    echoes: Vec<Echo>,
+    choices: usize,
+    answers: usize,
+) -> Result<Vec<Option<String>>, ApiError> {
+    if echoes.is_empty() {
+        return Ok(vec![None; answers]);
+    }
+    with_model(state, model, move |runner| {
+        let text = |echo| match echo {
+            Echo::Text(text) => Ok(text),
+            Echo::Tokens(tokens) => Ok(String::from_utf8_lossy(&runner.pieces(&tokens)?.concat()).into_owned()),
+        };
+        let texts: Vec<String> = echoes.into_iter().map(text).collect::<Result<_, RunnerError>>()?;
+        Ok(texts.into_iter().flat_map(|text| vec![Some(text); choices]).collect())
+    })
+    .await
 }
 
 pub(in crate::server) async fn models(State(state): State<AppState>, headers: HeaderMap) -> Json<serde_json::Value> {

@@ -4,6 +4,7 @@
 //! differs from run to run or machine to machine (times, dates, ports, sizes in memory) is masked.
 
 mod anthropic;
+mod completions;
 mod ollama;
 mod openai;
 mod utility;
@@ -134,6 +135,7 @@ fn cases() -> Vec<Case> {
         cases.push(case("models_unload", "POST", "/api/models/stub/unload", None, &Value::Null));
     }
     cases.extend(anthropic::cases());
+    cases.extend(completions::cases());
     cases.extend(utility::cases());
     // What is in the cache, and what is loaded, shows in the answers of the others.
     cases.extend(ollama::cases());
@@ -234,12 +236,22 @@ fn mask(text: &str) -> String {
     mask_ids(masked)
 }
 
-/// Ids are drawn at random; all parts of one answer have the same.
+/// Ids are drawn at random. The first of a kind becomes `kind_*`, another one `kind_*2`: what refers to an item still does.
 fn mask_ids(mut text: String) -> String {
-    for prefix in ["chatcmpl-", "msg_", "req_"] {
-        if let Some(at) = text.find(prefix) {
-            let id = text[at + prefix.len()..].split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-            text = text.replace(&format!("{prefix}{id}"), &format!("{prefix}*"));
+    const LETTERS: usize = 24;
+    for prefix in ["chatcmpl-", "cmpl-", "msg_", "req_", "resp_", "rs_", "fc_", "fco_"] {
+        let mut ids: Vec<String> = Vec::new();
+        for (at, _) in text.match_indices(prefix) {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let id: String = text[at..].chars().take(prefix.len() + LETTERS).collect();
+            let drawn = id[prefix.len()..].chars().filter(char::is_ascii_alphanumeric).count() == LETTERS;
+            if drawn && !text[..at].ends_with(word) && !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        for (number, id) in ids.iter().enumerate() {
+            let other = if number == 0 { String::new() } else { (number + 1).to_string() };
+            text = text.replace(id, &format!("{prefix}*{other}"));
         }
     }
     text
