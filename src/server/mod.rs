@@ -5,6 +5,7 @@ mod error;
 mod extract;
 mod ignored;
 mod metrics;
+mod responses_store;
 mod router;
 mod routes;
 mod shutdown;

@@ -8,7 +8,7 @@ use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::{self, ApiError};
-use super::routes::{anthropic, diag, generate, health, metrics, models, ollama, openai, socket, utility};
+use super::routes::{anthropic, diag, generate, health, metrics, models, ollama, openai, responses, socket, utility};
 use super::state::AppState;
 use crate::api::ErrorKind;
 
@@ -21,6 +21,9 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::get).delete(responses::delete))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/embeddings", post(openai::embeddings))

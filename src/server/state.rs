@@ -8,11 +8,13 @@ use tokio::sync::{mpsc, watch};
 use crate::registry::Registry;
 
 use super::ServerConfig;
+use super::responses_store::ResponsesStore;
 use super::shutdown::Phase;
 
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub(super) registry: Arc<Registry>,
+    pub(super) responses: Arc<ResponsesStore>,
     pub(super) started: Instant,
     pub(super) config: ServerConfig,
     pub(super) phase: watch::Receiver<Phase>,
@@ -31,7 +33,7 @@ impl AppState {
     pub(super) fn new(registry: Arc<Registry>, config: ServerConfig) -> (Self, Ends) {
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (alive, all_gone) = mpsc::channel(1);
-        let state = Self { registry, started: Instant::now(), config, phase, _alive: alive };
+        let state = Self { registry, responses: Arc::default(), started: Instant::now(), config, phase, _alive: alive };
         (state, Ends { phase: phase_sender, all_gone })
     }
 

@@ -173,6 +173,16 @@ pub(super) async fn collect_all(streams: Vec<DeltaStream>) -> Result<Vec<(Answer
     found.into_iter().map(|(answer, end)| Ok((answer, end.ok_or_else(unfinished)?))).collect()
 }
 
+/// Takes the whole answer into an encoder, for what that makes of it beside its frames.
+pub(super) async fn encode(deltas: &mut DeltaStream, encoder: &mut impl Encoder) -> Result<(), RunnerError> {
+    let mut frames = Vec::new();
+    while let Some(delta) = deltas.recv().await {
+        encoder.delta(&delta?, &mut frames);
+        frames.clear();
+    }
+    Ok(())
+}
+
 fn unfinished() -> RunnerError {
     RunnerError::Failed("the generation ended without a final event".into())
 }

@@ -52,7 +52,7 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
 ];
 
 /// Fields that hold somebody else's JSON, in which null means something.
-const FOREIGN: &[&str] = &["parameters", "schema"];
+const FOREIGN: &[&str] = &["parameters", "schema", "arguments", "chat_template_kwargs"];
 
 /// Reads the common fields and a path's own ones. With them come the paths of those that have no effect.
 ///

@@ -28,6 +28,27 @@ struct Function {
 /// Letters of a tool's name.
 const MAX_NAME: usize = 128;
 
+/// As responses write it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct FlatTool {
+    r#type: String,
+    name: Option<String>,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    parameters: Value,
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
+}
+
+impl FlatTool {
+    pub fn nested(self) -> ToolField {
+        let Self { r#type, name, description, parameters, _strict } = self;
+        let name = name.unwrap_or_default();
+        ToolField { r#type, function: Some(Function { name, description, parameters, _strict }) }
+    }
+}
+
 /// # Errors
 /// A tool that is no function, or has no name of its own.
 pub(super) fn tools(fields: Vec<ToolField>) -> Result<Vec<Tool>, BadRequest> {
@@ -56,7 +77,12 @@ pub(super) fn tools(fields: Vec<ToolField>) -> Result<Vec<Tool>, BadRequest> {
 #[serde(untagged)]
 pub(super) enum ToolChoiceField {
     Mode(String),
-    Named { r#type: String, function: Option<FunctionName> },
+    /// Responses have the name beside the type.
+    Named {
+        r#type: String,
+        function: Option<FunctionName>,
+        name: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -79,14 +105,15 @@ pub(super) fn tool_choice(field: Option<ToolChoiceField>, tools: &[Tool]) -> Res
                 )));
             }
         },
-        Some(ToolChoiceField::Named { r#type, function: Some(function) }) if r#type == "function" => {
-            if tools.iter().all(|tool| tool.name != function.name) {
-                return Err(BadRequest(format!("tool_choice names {:?}, which is not among `tools`", function.name)));
+        Some(ToolChoiceField::Named { r#type, function, name }) => {
+            let name = function.map(|function| function.name).or(name);
+            let Some(name) = name.filter(|_| r#type == "function") else {
+                return Err(BadRequest(format!("tool_choice of type {:?} is not served by this version", r#type)));
+            };
+            if tools.iter().all(|tool| tool.name != name) {
+                return Err(BadRequest(format!("tool_choice names {name:?}, which is not among `tools`")));
             }
-            ToolChoice::Named(function.name)
-        }
-        Some(ToolChoiceField::Named { r#type, .. }) => {
-            return Err(BadRequest(format!("tool_choice of type {:?} is not served by this version", r#type)));
+            ToolChoice::Named(name)
         }
     };
     if choice == ToolChoice::Required && tools.is_empty() {

@@ -8,5 +8,6 @@ pub(super) mod metrics;
 pub(super) mod models;
 pub(super) mod ollama;
 pub(super) mod openai;
+pub(super) mod responses;
 pub(super) mod socket;
 pub(super) mod utility;

@@ -7,6 +7,7 @@ mod anthropic;
 mod completions;
 mod ollama;
 mod openai;
+mod responses;
 mod utility;
 
 use std::path::PathBuf;
@@ -136,6 +137,7 @@ fn cases() -> Vec<Case> {
     }
     cases.extend(anthropic::cases());
     cases.extend(completions::cases());
+    cases.extend(responses::cases());
     cases.extend(utility::cases());
     // What is in the cache, and what is loaded, shows in the answers of the others.
     cases.extend(ollama::cases());
@@ -198,6 +200,7 @@ fn transcript(case: &Case, answer: &Answer) -> String {
 fn mask(text: &str) -> String {
     const MASKED: &[&str] = &[
         "created_at",
+        "completed_at",
         "modified_at",
         "digest",
         "size",
