@@ -1,11 +1,14 @@
 """Drives `shimmy serve` with OpenAI's own Python package: python3 openai_chat.py SHIMMY MODEL.gguf"""
 import asyncio
+import functools
+import json
 import subprocess
 import sys
 import time
 import urllib.request
 
 import openai
+import pydantic
 
 NAME = "smollm2-135m-instruct"
 SUM = [{"role": "user", "content": "What is 2+2?"}]
@@ -63,6 +66,98 @@ def sampling(client):
     assert " 4" in text(temperature=0) and " 4" not in text(temperature=0, stop=[" 4"])
 
 
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "The weather of a city", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["C", "F"]}},
+        "required": ["city", "unit"], "additionalProperties": False}}}
+TIME = {"type": "function", "function": {
+    "name": "get_time", "parameters": {"type": "object", "properties": {"zone": {"type": "integer"}}, "required": ["zone"]}}}
+
+
+def tools(client):
+    ask = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+    def create(**more):
+        return client.chat.completions.create(model=NAME, messages=ask, tools=[WEATHER, TIME], temperature=0, **more)
+
+    for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        [answer] = create(tool_choice=choice).choices
+        [call] = answer.message.tool_calls
+        assert answer.finish_reason == "tool_calls" and answer.message.content is None, answer
+        arguments = json.loads(call.function.arguments)
+        if call.function.name == "get_weather":
+            assert set(arguments) == {"city", "unit"} and arguments["unit"] in ("C", "F"), arguments
+    chunks = list(create(tool_choice=choice, stream=True))
+    pieces = [piece for chunk in chunks for piece in chunk.choices[0].delta.tool_calls or []]
+    assert pieces[0].function.name == "get_weather" and pieces[0].id, pieces
+    assert json.loads("".join(piece.function.arguments for piece in pieces)) == arguments, pieces
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    # The call and its result go back.
+    ask += [answer.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "18 degrees, sunny"}]
+    [after] = create(tool_choice="none", max_tokens=24).choices
+    assert after.message.content and not after.message.tool_calls, after
+    [free] = create(max_tokens=40).choices
+    assert free.finish_reason in ("stop", "length", "tool_calls"), free
+
+
+class City(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=30)
+    population: int = pydantic.Field(ge=0, le=10**8)
+    capital: bool
+
+
+def forms(client):
+    ask = [{"role": "user", "content": "Describe Paris as JSON."}]
+    create = functools.partial(client.chat.completions.create, model=NAME, messages=ask, max_tokens=300)
+    for seed in range(4):
+        parsed = client.chat.completions.parse(
+            model=NAME, messages=ask, response_format=City, seed=seed, temperature=1.2, max_tokens=300)
+        assert isinstance(parsed.choices[0].message.parsed, City), parsed
+    whole = create(response_format={"type": "json_object"}, temperature=0)
+    if whole.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(whole.choices[0].message.content), dict), whole
+    pieces = create(response_format={"type": "json_object"}, temperature=0, stream=True)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole.choices[0].message.content
+    assert create(extra_body={"grammar": 'root ::= "yes" | "no"'}).choices[0].message.content in ("yes", "no")
+
+
+def several(client):
+    create = functools.partial(client.chat.completions.create, model=NAME, messages=SUM, n=3, seed=7, temperature=1.5, max_tokens=12)
+    whole = [choice.message.content for choice in create().choices]
+    assert len(set(whole)) > 1, whole
+    texts = {0: "", 1: "", 2: ""}
+    for chunk in create(stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert list(texts.values()) == whole, (texts, whole)
+    told = client.chat.completions.create(
+        model=NAME, messages=SUM, temperature=0, max_tokens=8, logprobs=True, top_logprobs=3).choices[0]
+    assert "".join(token.token for token in told.logprobs.content) == told.message.content, told
+    for token in told.logprobs.content:
+        assert token.top_logprobs[0].token == token.token and len(token.top_logprobs) == 3 and token.logprob <= 0, token
+    first = {"logit_bias": {str(id): -100 for id in (18, 504)}}
+    assert client.chat.completions.create(model=NAME, messages=SUM, temperature=0, max_tokens=4, extra_body=first).choices
+
+
+def again(shimmy, model):
+    """The same seed gives the same text, also when the prompt is cached by then."""
+    server = subprocess.Popen([shimmy, "serve", "--bind", "127.0.0.1:0", "--model", model], stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().split("http://")[1].split()[0]
+        client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
+        for number in range(5):
+            ask = [{"role": "user", "content": f"Tell me story {number} of a fox. " + "Leave nothing out. " * (5 * number)}]
+            answers = [client.chat.completions.create(
+                model=NAME, messages=ask, seed=number, temperature=1.0, max_tokens=64) for _ in range(2)]
+            texts = [answer.choices[0].message.content for answer in answers]
+            usage = answers[1].usage
+            assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1, usage
+            assert texts[0] == texts[1], texts
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
 def errors(client):
     def create(**more):
         return client.chat.completions.create(**{"model": NAME, "messages": SUM, "max_tokens": 4, **more})
@@ -71,9 +166,11 @@ def errors(client):
     assert unknown.code == "model_not_found", unknown
     long = raises(openai.BadRequestError, lambda: create(messages=[{"role": "user", "content": "word " * 20000}]))
     assert long.code == "context_length_exceeded", long
-    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-    refused = raises(openai.BadRequestError, lambda: create(tools=[tool]))
-    assert "`tools` is not served" in refused.message and refused.type == "invalid_request_error", refused
+    refused = raises(openai.BadRequestError, lambda: create(tool_choice="required"))
+    assert "tool_choice" in refused.message and refused.type == "invalid_request_error", refused
+    unkept = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
+    assert "uniqueItems" in raises(openai.BadRequestError, lambda: create(response_format=unkept)).message
+    raises(openai.BadRequestError, lambda: client.embeddings.create(model=NAME, input="a text"))
     endless = {"model": NAME, "messages": SUM, "max_tokens": 4000, "extra_body": {"ignore_eos": True}}
     raises(openai.APITimeoutError, lambda: client.with_options(timeout=0.5).chat.completions.create(**endless))
     raw = client.chat.completions.with_raw_response.create(model=NAME, messages=SUM, max_tokens=1, user="me")
@@ -117,6 +214,9 @@ def main(shimmy, model):
         expected = plain(client)
         streaming(client, expected)
         sampling(client)
+        tools(client)
+        forms(client)
+        several(client)
         errors(client)
         models(client)
         cancelling(client, address)
@@ -124,7 +224,8 @@ def main(shimmy, model):
     finally:
         server.terminate()
         server.wait(timeout=30)
-    print(f"openai {openai.__version__}: plain, streaming, sampling, errors, models, cancelling, many at once: ok")
+    again(shimmy, model)
+    print(f"openai {openai.__version__}: plain, streaming, sampling, tools, forms, several, the same again, errors, models, cancelling, many at once: ok")
 
 
 main(*sys.argv[1:])
