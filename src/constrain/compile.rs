@@ -184,7 +184,7 @@ mod tests {
             let mut filter = compiler.compile(&Constraint::JsonSchema(schema.clone())).expect("a schema");
             follow(filter.as_mut(), text)
         };
-        assert!(check(r#"{"n": 17}"#), (9, true));
+        assert_eq!(check(r#"{"n": 17}"#), (9, true));
         assert_eq!(check("{ \n \"n\" : 3 }"), (13, true));
         assert_eq!(check(r#"{"n": 21"#), (7, false), "too large");
         assert_eq!(check(r#"{"m""#), (2, false), "another name");
@@ -238,9 +238,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
         // Those hang or crash llama.cpp.
         assert_eq!(check(r#"root ::= ("a"?){100}"#, "aaa"), (3, true));
         assert_eq!(check("root ::= a root \"y\" | \"x\"\na ::= b\nb ::= \"\"", "xyy"), (3, true));
-        assert_eq!(
-            check("root ::= \"x\" root \"y\" | \"x\" root \"z\" | \"z\"", "xxxxxxxxxxxxxxxxzyzyzyzyzyzyzyzyz").1
-        );
+        assert!(check("root ::= \"x\" root \"y\" | \"x\" root \"z\" | \"z\"", "xxxxxxxxxxxxxxxxzyzyzyzyzyzyzyzyz").1);
         let mut doubling = String::from("root ::= r0\n");
         for n in 0..30 {
             doubling.push_str(&format!("r{n} ::= r{} | r{}\n", n + 1, n + 1));
