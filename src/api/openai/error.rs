@@ -7,6 +7,8 @@ use crate::api::ErrorKind;
 /// The body of an answer that is an error.
 #[must_use]
 pub fn error_body(kind: ErrorKind, message: &str) -> Value {
+    // The type says it already.
+    let message = message.strip_prefix("bad request: ").unwrap_or(message);
     let (class, code) = match kind {
         ErrorKind::BadRequest | ErrorKind::NoSuchResponse => ("invalid_request_error", None),
         ErrorKind::NoPreviousResponse => ("invalid_request_error", Some("previous_response_not_found")),
