@@ -26,6 +26,8 @@ mod cli;
 #[cfg(feature = "llama")]
 mod embeddings;
 #[cfg(feature = "llama")]
+mod forms;
+#[cfg(feature = "llama")]
 mod hazards;
 #[cfg(feature = "llama")]
 mod lora;
