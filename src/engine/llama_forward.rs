@@ -1,7 +1,5 @@
 //! Forward passes through llama.cpp.
 
-use std::time::{Duration, Instant};
-
 use rayon::prelude::*;
 
 use crate::constrain::TokenFilter;
@@ -290,29 +288,6 @@ impl Forward for LlamaForward {
 
     fn clear_abort(&mut self) {
         self.abort.clear();
-    }
-
-    fn pass_costs(&mut self) -> Vec<(usize, Duration)> {
-        if self.context.model().is_on_cpu() {
-            return Vec::new();
-        }
-        let begun = Instant::now();
-        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256, 512];
-        let most = self.shape.n_batch.min(self.shape.n_ctx_seq);
-        let mut costs = Vec::new();
-        for rows in sizes.into_iter().filter(|rows| *rows <= most) {
-            match measure::pass_time(&mut self.context, rows, self.shape.n_outputs) {
-                Ok(took) => costs.push((rows, took)),
-                Err(error) => {
-                    tracing::warn!(%error, rows, "a pass could not be tried");
-                    break;
-                }
-            }
-        }
-        let told: Vec<_> =
-            costs.iter().map(|(rows, took)| format!("{rows}: {:.1}", took.as_secs_f64() * 1e3)).collect();
-        tracing::debug!(seconds = begun.elapsed().as_secs_f32(), ms_by_rows = told.join(", "), "passes were tried");
-        costs
     }
 
     fn measure(&mut self, what: Measure) -> Result<f64, String> {

@@ -65,8 +65,6 @@ impl LocalRunner {
             adaptive_threads: spec.threads.is_none() && !spec.serve.deterministic,
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
-            // Whoever knows what will be asked does not ask much.
-            warm_up: spec.serve.needed_tokens.is_none(),
         };
         let (engine, memory) = EngineHandle::start_llama(&model, adapters.clone(), context, layout.n_ctx_seq, config)
             .map_err(load_error)?;

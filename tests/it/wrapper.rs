@@ -19,7 +19,6 @@ fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
         adaptive_threads: false,
         deterministic: false,
         lookup: 0,
-        warm_up: false,
     };
     EngineHandle::start_llama(model, Vec::new(), context, n_ctx, config).unwrap().0
 }
