@@ -28,6 +28,7 @@ struct shim_chat {
 // Reads one answer. common/ reads all of it again each time.
 struct shim_chat_parser {
     common_chat_parser_params params;
+    std::vector<std::string>  marks;
     std::string               text;
     common_chat_msg           answer;
 };
@@ -84,7 +85,7 @@ int shim_chat_init(const llama_model * model, const char * source, shim_chat ** 
 
 void shim_chat_free(shim_chat * chat) noexcept { delete chat; }
 
-int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, char ** prompt, char ** stops, char ** shown,
+int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, char ** prompt, char ** stops,
                      shim_chat_parser ** parser) noexcept {
     return guarded([&] {
         common_chat_templates_inputs inputs;
@@ -116,12 +117,10 @@ int shim_chat_render(const shim_chat * chat, const shim_chat_request * request, 
             reader->params                  = common_chat_parser_params(params);
             reader->params.reasoning_format = inputs.reasoning_format;
             reader->params.parser.load(params.parser);
+            reader->marks = params.preserved_tokens;
         }
-        using string = std::unique_ptr<char, decltype(&shim_string_free)>;
-        string text(shim::copy_string(rendered), shim_string_free);
-        string ends(shim::copy_string(json_array(params.additional_stops)), shim_string_free);
-        *shown  = shim::copy_string(json_array(params.preserved_tokens));
-        *stops  = ends.release();
+        std::unique_ptr<char, decltype(&shim_string_free)> text(shim::copy_string(rendered), shim_string_free);
+        *stops  = shim::copy_string(json_array(params.additional_stops));
         *prompt = text.release();
         *parser = reader.release();
         return SHIM_OK;
@@ -144,7 +143,21 @@ int shim_chat_parse(shim_chat_parser * parser, const char * more, size_t len, bo
     return guarded([&] {
         parser->text.append(more, len);
         parser->answer = common_chat_parse(parser->text, partial, parser->params);
-        *out           = { view(parser->answer.reasoning_content), view(parser->answer.content), parser->answer.tool_calls.size() };
+        bool complete  = false;
+        if (!partial) {
+            // common/ forgives what is missing at the end also where nothing will follow.
+            common_peg_parse_context context(parser->params.generation_prompt + parser->text);
+            const auto               strict = parser->params.parser.parse(context);
+            complete                        = !strict.fail() && strict.end == context.input.size();
+        }
+        *out = { view(parser->answer.reasoning_content), view(parser->answer.content), parser->answer.tool_calls.size(), complete };
+        return SHIM_OK;
+    });
+}
+
+int shim_chat_marks(const shim_chat_parser * parser, char ** marks) noexcept {
+    return guarded([&] {
+        *marks = shim::copy_string(json_array(parser->marks));
         return SHIM_OK;
     });
 }

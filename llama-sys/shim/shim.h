@@ -208,10 +208,9 @@ struct shim_chat_request {
 
 struct shim_chat_parser;
 
-/* *prompt is the text, *stops a JSON array of extra stop strings. *parser is NULL where all of the answer is text; *shown is
- * a JSON array of the control tokens that it has to see. */
+/* *prompt is the text, *stops a JSON array of extra stop strings. *parser is NULL where all of the answer is text. */
 int shim_chat_render(const struct shim_chat * chat, const struct shim_chat_request * request, char ** prompt, char ** stops,
-                     char ** shown, struct shim_chat_parser ** parser) SHIM_NOEXCEPT;
+                     struct shim_chat_parser ** parser) SHIM_NOEXCEPT;
 /* Whether the template knows what tools are. */
 int shim_chat_knows_tools(const struct shim_chat * chat, bool * out) SHIM_NOEXCEPT;
 
@@ -225,6 +224,7 @@ struct shim_chat_answer {
     struct shim_text reasoning;
     struct shim_text content;
     size_t           n_calls;
+    bool             complete; /* nothing is missing at its end, and nothing is left */
 };
 
 struct shim_chat_call {
@@ -235,6 +235,8 @@ struct shim_chat_call {
 /* Reads the answer again with `more` at its end. `partial` says that more will follow; else what does not fit the template's
  * form is SHIM_EXCEPTION. */
 int shim_chat_parse(struct shim_chat_parser * parser, const char * more, size_t len, bool partial, struct shim_chat_answer * out) SHIM_NOEXCEPT;
+/* A JSON array of what tells the parts of an answer apart. Control tokens in it are to be part of the text. */
+int shim_chat_marks(const struct shim_chat_parser * parser, char ** marks) SHIM_NOEXCEPT;
 int shim_chat_call(const struct shim_chat_parser * parser, size_t index, struct shim_chat_call * out) SHIM_NOEXCEPT;
 void shim_chat_parser_free(struct shim_chat_parser * parser) SHIM_NOEXCEPT;
 /* One of llama.cpp's own templates by name. roles and contents hold n entries each. */

@@ -43,6 +43,12 @@ pub struct ChatOptions {
 }
 
 impl ChatOptions {
+    /// Whether the answer can hold a tool call.
+    #[must_use]
+    pub fn may_call(&self) -> bool {
+        !self.tools.is_empty() && self.tool_choice != ToolChoice::None
+    }
+
     /// Whether the answer must hold a tool call.
     #[must_use]
     pub fn must_call(&self) -> bool {

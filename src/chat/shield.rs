@@ -155,22 +155,6 @@ impl Shield {
         let input = aho_corasick::Input::new(text).anchored(aho_corasick::Anchored::Yes);
         control.try_find(input).ok()?.map(|found| found.end())
     }
-
-    /// A text, cut at the names of control tokens in it.
-    #[must_use]
-    pub fn cut<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
-        let mut parts = Vec::new();
-        let mut done = 0;
-        for found in self.control.iter().flat_map(|control| control.find_iter(text)) {
-            let (Some(before), Some(name)) = (text.get(done..found.start()), text.get(found.range())) else { continue };
-            parts.push(Part { text: before, control: false });
-            parts.push(Part { text: name, control: true });
-            done = found.end();
-        }
-        parts.push(Part { text: &text[done..], control: false });
-        parts.retain(|part| !part.text.is_empty());
-        parts
-    }
 }
 
 #[cfg(test)]

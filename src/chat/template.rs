@@ -17,10 +17,10 @@ pub struct Rendered {
     pub text: String,
     /// Strings that the template wants to stop at.
     pub stops: Vec<String>,
-    /// Names of control tokens that the parser has to see.
-    pub shown: Vec<String>,
     /// Where the answer can hold more than text.
     pub parser: Option<AnswerParser>,
+    /// The same without calls, where the answer can hold some.
+    pub without_calls: Option<AnswerParser>,
 }
 
 /// How a model's messages become text.
@@ -73,6 +73,7 @@ impl TemplateChoice {
     /// # Errors
     /// What the template raised.
     pub fn render(&self, messages: &[Message], options: &ChatOptions, ending: Ending) -> Result<Rendered, LlamaError> {
+        let mut without_calls = None;
         let rendered = match self {
             Self::Jinja(template) => {
                 // Plain data: serialising it cannot fail.
@@ -81,7 +82,7 @@ impl TemplateChoice {
                 let outlines = (options.parse && tools.is_some()).then(|| outlines_json(&options.tools));
                 let variables: Vec<_> =
                     options.template_args.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
-                template.render(&ChatRequest {
+                let request = ChatRequest {
                     tools: tools.as_deref(),
                     outlines: outlines.as_deref(),
                     allow_calls: options.tool_choice != ToolChoice::None,
@@ -91,7 +92,11 @@ impl TemplateChoice {
                     answer: ending == Ending::Answer,
                     variables: &variables,
                     ..ChatRequest::new(&json)
-                })?
+                };
+                if options.parse && options.may_call() {
+                    without_calls = template.render(&ChatRequest { allow_calls: false, ..request.clone() })?.parser;
+                }
+                template.render(&request)?
             }
             Self::Builtin(name) => {
                 let pairs: Vec<_> = messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
@@ -99,12 +104,11 @@ impl TemplateChoice {
             }
             Self::Plain => {
                 let texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
-                return Ok(Rendered { text: texts.join("\n\n"), stops: Vec::new(), shown: Vec::new(), parser: None });
+                return Ok(Rendered { text: texts.join("\n\n"), stops: Vec::new(), parser: None, without_calls: None });
             }
         };
-        let list = |json: &str| serde_json::from_str(json).unwrap_or_default();
-        let (stops, shown) = (list(&rendered.stops), list(&rendered.shown));
-        Ok(Rendered { text: rendered.text, stops, shown, parser: rendered.parser })
+        let stops = serde_json::from_str(&rendered.stops).unwrap_or_default();
+        Ok(Rendered { text: rendered.text, stops, parser: rendered.parser, without_calls })
     }
 
     /// Whether it tells the model about tools.

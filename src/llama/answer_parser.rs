@@ -3,6 +3,7 @@
 use std::ptr::NonNull;
 
 use super::error::{LlamaError, check};
+use super::model::checked_string;
 
 /// What an answer holds so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,15 @@ pub struct Answer<'a> {
     pub content: &'a str,
     /// Name and arguments, which are JSON or the beginning of it.
     pub calls: Vec<(&'a str, &'a str)>,
+    /// Nothing is missing at its end, and all text was understood. Only known where no more follows.
+    pub complete: bool,
+}
+
+impl Answer<'_> {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reasoning.is_empty() && self.content.is_empty() && self.calls.is_empty()
+    }
 }
 
 /// Reads one answer.
@@ -32,6 +42,17 @@ impl AnswerParser {
         Self(raw)
     }
 
+    /// What tells the parts of an answer apart, as a JSON array. Control tokens in it must be part of the text.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn marks(&self) -> Result<String, LlamaError> {
+        let mut marks = std::ptr::null_mut();
+        // SAFETY: a live parser; writes one string that is freed by `checked_string`.
+        let status = unsafe { llama_sys::shim_chat_marks(self.0.as_ptr(), &raw mut marks) };
+        checked_string("looking at the chat template", status, marks)
+    }
+
     /// Takes more of the answer's text. `partial` says that still more will follow.
     ///
     /// # Errors
@@ -51,7 +72,8 @@ impl AnswerParser {
             check("reading a tool call", status, String::new())?;
             calls.push((self.text(call.name), self.text(call.arguments)));
         }
-        Ok(Answer { reasoning: self.text(found.reasoning), content: self.text(found.content), calls })
+        let (reasoning, content) = (self.text(found.reasoning), self.text(found.content));
+        Ok(Answer { reasoning, content, calls, complete: found.complete })
     }
 
     /// What of it is whole characters.

@@ -14,8 +14,6 @@ pub struct RenderedPrompt {
     pub text: String,
     /// A JSON array of stop strings that the template asks for.
     pub stops: String,
-    /// A JSON array of the control tokens that the parser has to see.
-    pub shown: String,
     /// `None` where all of the answer is text.
     pub parser: Option<AnswerParser>,
 }
@@ -126,8 +124,7 @@ impl ChatTemplate {
             values: value_pointers.as_ptr(),
             n_variables: names.len(),
         };
-        let (mut text, mut stops, mut shown) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
-        let mut parser = std::ptr::null_mut();
+        let (mut text, mut stops, mut parser) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: all text is NUL-terminated and outlives the call; what is written is owned below.
         let status = unsafe {
             llama_sys::shim_chat_render(
@@ -135,13 +132,12 @@ impl ChatTemplate {
                 &raw const request,
                 &raw mut text,
                 &raw mut stops,
-                &raw mut shown,
                 &raw mut parser,
             )
         };
         let parser = NonNull::new(parser).map(AnswerParser::from_raw);
-        let (stops, shown) = (take_string(stops).unwrap_or_default(), take_string(shown).unwrap_or_default());
-        Ok(RenderedPrompt { text: checked_string("rendering the chat template", status, text)?, stops, shown, parser })
+        let stops = take_string(stops).unwrap_or_default();
+        Ok(RenderedPrompt { text: checked_string("rendering the chat template", status, text)?, stops, parser })
     }
 
     /// Whether the template knows what tools are.
@@ -181,7 +177,7 @@ pub fn render_builtin(name: &str, messages: &[(&str, &str)]) -> Result<RenderedP
         )
     };
     let text = checked_string("rendering a built-in chat template", status, text)?;
-    Ok(RenderedPrompt { text, stops: "[]".into(), shown: "[]".into(), parser: None })
+    Ok(RenderedPrompt { text, stops: "[]".into(), parser: None })
 }
 
 /// The names that [`render_builtin`] knows, as a JSON array.

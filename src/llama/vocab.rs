@@ -117,18 +117,29 @@ impl Vocab {
         }
     }
 
-    /// Names of the tokens that are no text: what parsing special tokens reads as them.
+    /// Names of the tokens that mean something beside their text: control tokens, which only parsing special tokens
+    /// reads, and what looks like one and is read from any text, as llama.cpp has it with `<|start|>`.
     #[must_use]
     pub fn control_names(&self) -> Vec<Vec<u8>> {
-        let mut names = Vec::new();
-        for token in (0..self.n_tokens()).filter_map(Token::new) {
-            let (mut text, mut name) = (Vec::new(), Vec::new());
-            let both = self.append_piece(token, false, &mut text).and(self.append_piece(token, true, &mut name));
-            if both.is_ok() && text.is_empty() && !name.is_empty() {
-                names.push(name);
-            }
-        }
-        names
+        let name = |token| self.control_name(token).or_else(|| self.mark_name(token));
+        (0..self.n_tokens()).filter_map(Token::new).filter_map(name).collect()
+    }
+
+    fn mark_name(&self, token: Token) -> Option<Vec<u8>> {
+        let mut name = Vec::new();
+        self.append_piece(token, false, &mut name).ok()?;
+        let looks = name.len() > 4
+            && (name.starts_with(b"<|") && name.ends_with(b">") || name.starts_with(b"<") && name.ends_with(b"|>"));
+        let text = String::from_utf8(name).ok().filter(|_| looks)?;
+        (self.tokenize(&text, false, false).ok()? == [token]).then(|| text.into_bytes())
+    }
+
+    /// The name of a token that is no text.
+    #[must_use]
+    pub fn control_name(&self, token: Token) -> Option<Vec<u8>> {
+        let (mut text, mut name) = (Vec::new(), Vec::new());
+        let both = self.append_piece(token, false, &mut text).and(self.append_piece(token, true, &mut name));
+        (both.is_ok() && text.is_empty() && !name.is_empty()).then_some(name)
     }
 
     /// Appends the token's bytes to `out`. They need not be whole UTF-8: a character can span tokens.

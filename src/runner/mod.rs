@@ -4,6 +4,8 @@
 
 mod delta;
 mod error;
+#[cfg(all(test, feature = "llama"))]
+mod families;
 #[cfg(feature = "llama")]
 mod layout;
 #[cfg(feature = "llama")]

@@ -28,6 +28,9 @@ fn arguments(index: usize, more: &str) -> Delta {
 #[derive(Debug)]
 pub(super) struct TemplateParser {
     parser: AnswerParser,
+    /// For an answer that only seemed to hold calls.
+    without_calls: Option<AnswerParser>,
+    may_call: bool,
     raw: String,
     told: Told,
     /// Brackets that are open, at least: llama.cpp's parser goes one call deeper for each.
@@ -49,24 +52,36 @@ struct Told {
 }
 
 impl TemplateParser {
-    pub fn new(parser: AnswerParser) -> Self {
-        Self { parser, raw: String::new(), told: Told::default(), depth: 0 }
+    pub fn new(parser: AnswerParser, without_calls: Option<AnswerParser>, may_call: bool) -> Self {
+        Self { parser, without_calls, may_call, raw: String::new(), told: Told::default(), depth: 0 }
+    }
+
+    /// What began like a call and was none is text. Without calls, all behind the thoughts is.
+    fn tell_text(&mut self, out: &mut VecDeque<Delta>) {
+        if let Some(Ok(answer)) = self.without_calls.as_mut().map(|parser| parser.parse(&self.raw, false)) {
+            self.told.tell(&self.raw, &answer, true, out);
+            return;
+        }
+        let rest = &self.raw[self.told.end..];
+        out.extend((!rest.is_empty()).then(|| Delta::Content(rest.into())));
     }
 }
 
 impl Told {
     fn tell(&mut self, raw: &str, answer: &Answer<'_>, last: bool, out: &mut VecDeque<Delta>) {
-        if let Some(more) = new_part(&mut self.reasoning, answer.reasoning) {
+        // White space around a thought belongs neither to it nor to the answer.
+        let content = if answer.reasoning.is_empty() { answer.content } else { answer.content.trim_start() };
+        if let Some(more) = new_part(&mut self.reasoning, answer.reasoning.trim_start()) {
             self.end = end_of(raw, self.end, more);
             out.push_back(Delta::Reasoning(more.into()));
         }
-        if let Some(more) = new_part(&mut self.content, answer.content) {
+        if let Some(more) = new_part(&mut self.content, content) {
             self.end = end_of(raw, self.end, more);
             out.push_back(Delta::Content(more.into()));
         }
         for (index, (name, text)) in answer.calls.iter().enumerate() {
-            // A name can still grow while nothing follows it.
-            let complete = last || !text.is_empty() || index + 1 < answer.calls.len();
+            // A name can still grow while nothing follows it, and llama.cpp opens the arguments before it has seen any.
+            let complete = last || text.len() > 1 || index + 1 < answer.calls.len();
             if name.is_empty() || !complete {
                 break;
             }
@@ -113,8 +128,9 @@ impl OutputParser for TemplateParser {
     fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
         let ended = matches!(reason, FinishReason::Eos | FinishReason::Stop);
         match self.parser.parse("", !ended) {
-            // A failure in the middle comes as an answer without anything in it.
-            Ok(answer) if answer != Answer::default() || self.raw.is_empty() => {
+            Ok(answer) if ended && self.may_call && answer.calls.is_empty() && !answer.complete => self.tell_text(out),
+            // A failure in the middle comes as an answer without anything in it, whatever it held before.
+            Ok(answer) if !answer.is_empty() || self.told.end == 0 => {
                 self.told.tell(&self.raw, &answer, true, out);
                 let empty = self.told.calls.iter().enumerate().filter(|(_, told)| ended && **told == 0);
                 out.extend(empty.map(|(index, _)| arguments(index, "{}")));
@@ -122,8 +138,7 @@ impl OutputParser for TemplateParser {
             Ok(_) | Err(_) => {
                 tracing::debug!("an answer does not have the form that its template describes");
                 if self.told.calls.is_empty() {
-                    let rest = &self.raw[self.told.end..];
-                    out.extend((!rest.is_empty()).then(|| Delta::Content(rest.into())));
+                    self.tell_text(out);
                 }
             }
         }
@@ -184,10 +199,60 @@ impl PlainCallParser {
         Self { tools, held: String::new(), is_text: false }
     }
 
+    /// The text is no call.
+    fn give_up(&mut self, out: &mut VecDeque<Delta>) {
+        self.is_text = true;
+        let held = std::mem::take(&mut self.held);
+        out.extend((!held.is_empty()).then(|| Delta::Content(held.into())));
+    }
+
     fn call(&self) -> Option<(String, String)> {
         let value: Value = serde_json::from_str(self.held.trim()).ok()?;
         let name = value["name"].as_str().filter(|name| self.tools.iter().any(|tool| tool == name))?;
         value["arguments"].is_object().then(|| (name.to_owned(), value["arguments"].to_string()))
+    }
+}
+
+/// For tools that the template does not tell: it knows the thoughts and perhaps calls of its own form, and the rest of the
+/// answer may be a plain call.
+#[derive(Debug)]
+pub(super) struct EitherCallParser {
+    template: TemplateParser,
+    plain: PlainCallParser,
+    /// What the template's parser found.
+    found: VecDeque<Delta>,
+}
+
+impl EitherCallParser {
+    pub fn new(template: TemplateParser, plain: PlainCallParser) -> Self {
+        Self { template, plain, found: VecDeque::new() }
+    }
+
+    fn pass_on(&mut self, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        for delta in self.found.drain(..) {
+            match delta {
+                Delta::Content(text) => self.plain.push(&text, out)?,
+                Delta::ToolCall(_) => {
+                    self.plain.give_up(out);
+                    out.push_back(delta);
+                }
+                other => out.push_back(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OutputParser for EitherCallParser {
+    fn push(&mut self, text: &str, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        self.template.push(text, &mut self.found)?;
+        self.pass_on(out)
+    }
+
+    fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
+        self.template.finish(reason, &mut self.found)?;
+        self.pass_on(out)?;
+        self.plain.finish(reason, out)
     }
 }
 
@@ -200,8 +265,7 @@ impl OutputParser for PlainCallParser {
         self.held.push_str(text);
         let begun = self.held.trim_start();
         if !begun.is_empty() && !begun.starts_with('{') {
-            self.is_text = true;
-            out.push_back(Delta::Content(std::mem::take(&mut self.held).into()));
+            self.give_up(out);
         }
         Ok(())
     }
@@ -209,8 +273,7 @@ impl OutputParser for PlainCallParser {
     fn finish(&mut self, _reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
         match self.call() {
             Some((name, text)) => out.extend([begin(0, &name), arguments(0, &text)]),
-            None if self.held.is_empty() => {}
-            None => out.push_back(Delta::Content(std::mem::take(&mut self.held).into())),
+            None => self.give_up(out),
         }
         Ok(())
     }

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::delta::OutputParser;
 use super::error::RunnerError;
-use super::output::{CallParser, PlainCallParser, TemplateParser};
+use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
 use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
     ChatOptions, Ending, Message, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
 };
 use crate::constrain::{Compiler, Constraint, TokenFilter, Words};
 use crate::engine::TokenId;
-use crate::llama::{LlamaError, Token, Vocab};
+use crate::llama::{AnswerParser, LlamaError, Token, Vocab};
 
 /// A model's template and vocabulary.
 #[derive(Debug)]
@@ -32,19 +32,19 @@ pub(super) struct Prepared {
     pub tokens: Vec<TokenId>,
     /// Those that count: of the request, and of the template.
     pub stops: Vec<String>,
-    /// Control tokens that are part of the text, for the parser to see.
-    pub shown: Vec<TokenId>,
     pub parser: Option<Box<dyn OutputParser>>,
     pub filter: Option<Box<dyn TokenFilter>>,
+    /// Control tokens that the parser must see.
+    pub shown: Vec<TokenId>,
 }
 
 /// A prompt and how its answer is read.
 struct Text {
     prompt: String,
     stops: Vec<String>,
-    shown: Vec<TokenId>,
     parser: Option<Box<dyn OutputParser>>,
     constraint: Option<Constraint>,
+    shown: Vec<TokenId>,
 }
 
 impl Prompts {
@@ -54,25 +54,24 @@ impl Prompts {
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
-        let plain = |tokens| (tokens, Vec::new(), Vec::new(), None, spec.constraint.clone());
-        let (tokens, mut stops, shown, parser, constraint) = match &spec.input {
-            Input::Raw(text) => plain(self.tokenize(text, true, true)?),
-            Input::Tokens(tokens) => {
-                // A token that the model does not have would fail the pass that it is computed in.
-                self.pieces(tokens)?;
-                plain(tokens.clone())
-            }
-            Input::Messages(messages) => {
-                let Text { prompt, stops, shown, parser, constraint } = self.conversation(messages, spec)?;
-                (self.tokenize_parts(&prompt)?, stops, shown, parser, constraint)
-            }
+        let filter = |constraint: &Option<Constraint>| constraint.as_ref().map(|form| self.filter(form)).transpose();
+        let plain = |tokens| {
+            let filter = filter(&spec.constraint)?;
+            Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, filter, shown: Vec::new() })
         };
-        if !spec.chat.must_call() {
-            // The arguments of a call are no text that could be cut off.
-            stops.extend(spec.stop.iter().cloned());
+        match &spec.input {
+            Input::Raw(text) => plain(self.tokenize(text, true, true)?),
+            Input::Tokens(tokens) => plain(tokens.clone()),
+            Input::Messages(messages) => {
+                let Text { prompt, mut stops, parser, constraint, shown } = self.conversation(messages, spec)?;
+                if !spec.chat.must_call() {
+                    // The arguments of a call are no text that could be cut off.
+                    stops.extend(spec.stop.iter().cloned());
+                }
+                let tokens = self.tokenize_parts(&prompt)?;
+                Ok(Prepared { tokens, stops, parser, filter: filter(&constraint)?, shown })
+            }
         }
-        let filter = constraint.map(|constraint| self.filter(&constraint)).transpose()?;
-        Ok(Prepared { tokens, stops, shown, parser, filter })
     }
 
     /// What [`Prompts::prepare`] makes of a request, to be looked at.
@@ -113,31 +112,21 @@ impl Prompts {
         if let Some(constraint) = &spec.constraint {
             return self.answer_in_form(&messages, &options, constraint);
         }
-        let Rendered { text: prompt, stops, shown, parser } = self.render(&messages, &options, Ending::Answer)?;
-        let shown = if parser.is_some() { self.tokens_of_names(&shown)? } else { Vec::new() };
-        let parser: Option<Box<dyn OutputParser>> = match parser {
-            Some(parser) => Some(Box::new(TemplateParser::new(parser))),
-            None if untold && options.parse && options.tool_choice != ToolChoice::None => {
-                Some(Box::new(PlainCallParser::new(&options.tools)))
-            }
-            None => None,
+        let Rendered { text: prompt, stops, parser, without_calls } =
+            self.render(&messages, &options, Ending::Answer)?;
+        let shown = parser.as_ref().map(|parser| self.control_tokens(parser)).transpose()?.unwrap_or_default();
+        let plain = (untold && options.parse && options.may_call()).then(|| PlainCallParser::new(&options.tools));
+        let template = parser.map(|parser| TemplateParser::new(parser, without_calls, options.may_call()));
+        let parser: Option<Box<dyn OutputParser>> = match (template, plain) {
+            (Some(template), Some(plain)) => Some(Box::new(EitherCallParser::new(template, plain))),
+            (Some(template), None) => Some(Box::new(template)),
+            (None, Some(plain)) => Some(Box::new(plain)),
+            (None, None) => None,
         };
-        Ok(Text { prompt, stops, shown, parser, constraint: None })
+        Ok(Text { prompt, stops, parser, constraint: None, shown })
     }
 
-    /// The tokens that control names stand for; those that the vocabulary does not have are text anyway.
-    fn tokens_of_names(&self, names: &[String]) -> Result<Vec<TokenId>, RunnerError> {
-        let mut found = Vec::new();
-        for name in names {
-            if let [token] = self.tokenize(name, false, true)?.as_slice() {
-                found.push(*token);
-            }
-        }
-        Ok(found)
-    }
-
-    /// An answer whose text has a form begins where the template puts the text of an answer: behind what opens it, and
-    /// behind thoughts that are not there.
+    /// An answer whose text has a form begins where its text does.
     fn answer_in_form(
         &self,
         messages: &[Message],
@@ -146,14 +135,28 @@ impl Prompts {
     ) -> Result<Text, RunnerError> {
         let options = ChatOptions { thinking: Some(false), parse: false, ..options.clone() };
         let open = self.render(messages, &options, Ending::Answer)?;
+        let prompt = self.before_text(messages, &options, &open.text)?;
+        Ok(Text { prompt, stops: open.stops, parser: None, constraint: Some(constraint.clone()), shown: Vec::new() })
+    }
+
+    /// Where the template puts the text of an answer that `open` opens without thoughts: behind what opens it, and behind
+    /// thoughts that are not there.
+    fn before_text(&self, messages: &[Message], options: &ChatOptions, open: &str) -> Result<String, RunnerError> {
         let with_answer = [messages, &[forced::probe_content()]].concat();
-        let answered = self.render(&with_answer, &options, Ending::Nothing).ok();
+        let answered = self.render(&with_answer, options, Ending::Nothing).ok();
         let before = answered.as_ref().and_then(|answered| forced::before_content(&answered.text));
-        let closed = self.render(messages, &options, Ending::Nothing)?.text;
+        let closed = self.render(messages, options, Ending::Nothing)?.text;
         // A template that drops or moves earlier turns is left alone.
-        let prompt = before.filter(|before| before.starts_with(closed.trim_end())).unwrap_or(&open.text).to_owned();
-        let (shown, constraint) = (Vec::new(), Some(constraint.clone()));
-        Ok(Text { prompt, stops: open.stops, shown, parser: None, constraint })
+        let Some(before) = before.filter(|before| before.starts_with(closed.trim_end())) else {
+            return Ok(open.to_owned());
+        };
+        let Some(more) = open.strip_prefix(before).filter(|more| !more.is_empty()) else {
+            return Ok(before.to_owned());
+        };
+        // It opens a thought, whatever was asked; or it closes one because none was asked for.
+        let thinking = ChatOptions { thinking: Some(true), ..options.clone() };
+        let always = self.render(messages, &thinking, Ending::Answer)?.text.ends_with(more);
+        Ok(if always { before } else { open }.to_owned())
     }
 
     /// A call that must happen begins where the template puts the arguments of a call, or the name of the tool where
@@ -179,18 +182,23 @@ impl Prompts {
             before.map(str::to_owned)
         };
         let natives: Option<Vec<String>> = if self.knows_tools { tools.iter().map(native).collect() } else { None };
-        let begun = natives
-            .unwrap_or_else(|| tools.iter().map(|tool| format!("{}{}", open.text, forced::plain_call(tool))).collect());
+        let begun = match natives {
+            Some(natives) => natives,
+            None => {
+                let before = self.before_text(messages, &options, &open.text)?;
+                tools.iter().map(|tool| format!("{before}{}", forced::plain_call(tool))).collect()
+            }
+        };
         let prompt = forced::common(&begun.iter().map(String::as_str).collect::<Vec<_>>()).to_owned();
         let rests: Vec<&str> = begun.iter().map(|text| &text[prompt.len()..]).collect();
         let constraint = match (tools.as_slice(), rests.as_slice()) {
             ([tool], _) => Constraint::JsonSchema(parameters(tool)),
             (tools, rests) => self.one_of(tools, rests)?,
         };
-        let calls = tools.iter().zip(&rests).map(|(tool, rest)| (tool.name.clone(), self.visible(rest)));
-        let parser = CallParser::new(calls.collect());
-        let parser: Option<Box<dyn OutputParser>> = Some(Box::new(parser));
-        Ok(Text { prompt, stops: open.stops, shown: Vec::new(), parser, constraint: Some(constraint) })
+        let calls = tools.iter().zip(&rests).map(|(tool, rest)| Ok((tool.name.clone(), self.visible(rest)?)));
+        let parser: Box<dyn OutputParser> = Box::new(CallParser::new(calls.collect::<Result<_, RunnerError>>()?));
+        let (parser, constraint) = (Some(parser), Some(constraint));
+        Ok(Text { prompt, stops: open.stops, parser, constraint, shown: Vec::new() })
     }
 
     /// A grammar of calls, one a tool: what tells it, and its arguments.
@@ -198,28 +206,48 @@ impl Prompts {
         let names: Vec<String> = (0..tools.len()).map(|n| format!("call_{n}")).collect();
         let mut lark = format!("start: {}\n", names.join(" | "));
         for (n, (tool, rest)) in tools.iter().zip(rests).enumerate() {
-            let before = self.written(rest)?;
+            let before: Vec<String> = self.tokens_of(rest)?.into_iter().map(|(_, written)| written).collect();
             let schema = crate::constrain::with_options(parameters(tool));
-            lark.push_str(&format!("call_{n}: {} arguments_{n}\narguments_{n}: %json {schema}\n", before));
+            lark.push_str(&format!("call_{n}: {} arguments_{n}\narguments_{n}: %json {schema}\n", before.join(" ")));
         }
         Ok(Constraint::Lark(lark))
     }
 
     /// The text that generating `text` shows: control tokens show none.
-    fn visible(&self, text: &str) -> String {
-        self.shield().cut(text).into_iter().filter(|part| !part.control).map(|part| part.text).collect()
+    fn visible(&self, text: &str) -> Result<String, RunnerError> {
+        Ok(self.tokens_of(text)?.into_iter().map(|(shown, _)| shown).collect())
     }
 
-    /// How a grammar writes a text with control tokens in it.
-    fn written(&self, text: &str) -> Result<String, RunnerError> {
-        let mut written = Vec::new();
-        for part in self.shield().cut(text) {
-            match (part.control, self.tokenize(part.text, false, part.control)?.as_slice()) {
-                (true, [.., token]) => written.push(format!("<[{token}]>")),
-                _ => written.push(Value::from(part.text).to_string()),
-            }
+    /// Stretches of text and control tokens: what each shows, and how a grammar writes it.
+    fn tokens_of(&self, text: &str) -> Result<Vec<(String, String)>, RunnerError> {
+        let mut found = Vec::new();
+        let shown = |text: &str| (!text.is_empty()).then(|| (text.to_owned(), Value::from(text).to_string()));
+        let mut rest = text;
+        for id in self.tokenize(text, false, true)? {
+            let name = Token::new(id).and_then(|token| self.vocab.control_name(token));
+            let name = name.and_then(|name| String::from_utf8(name).ok());
+            // The text comes from between the names: the tokens of some vocabularies have a space more.
+            let Some((before, after)) = name.as_ref().and_then(|name| rest.split_once(name)) else { continue };
+            found.extend(shown(before));
+            found.push((String::new(), format!("<[{id}]>")));
+            rest = after;
         }
-        Ok(written.join(" "))
+        found.extend(shown(rest));
+        Ok(found)
+    }
+
+    /// Those among what tells the parts of an answer apart. Most families write calls between control tokens.
+    fn control_tokens(&self, parser: &AnswerParser) -> Result<Vec<TokenId>, RunnerError> {
+        let marks = parser.marks().map_err(|e| RunnerError::Failed(e.to_string()))?;
+        let mut found = Vec::new();
+        for mark in serde_json::from_str::<Vec<String>>(&marks).unwrap_or_default() {
+            let tokens = self.vocab.tokenize(&mark, false, true).map_err(|e| RunnerError::Failed(e.to_string()))?;
+            found
+                .extend(tokens.into_iter().filter(|token| self.vocab.control_name(*token).is_some()).map(Token::index));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
     fn render(&self, messages: &[Message], options: &ChatOptions, ending: Ending) -> Result<Rendered, RunnerError> {
@@ -230,7 +258,14 @@ impl Prompts {
     fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
         let mut tokens = Vec::new();
         for (number, part) in self.shield().parts(prompt).into_iter().enumerate() {
-            tokens.extend(self.tokenize(part.text, number == 0, part.control)?);
+            // A name that any text is read as is one only as a whole.
+            let torn = !part.control && self.tokenize(part.text, false, false)?.len() == 1;
+            let first = part.text.chars().next().filter(|_| torn).map_or(part.text.len(), char::len_utf8);
+            let (head, tail) = part.text.split_at(first);
+            tokens.extend(self.tokenize(head, number == 0, part.control)?);
+            if !tail.is_empty() {
+                tokens.extend(self.tokenize(tail, false, false)?);
+            }
         }
         Ok(tokens)
     }
