@@ -14,7 +14,8 @@
 
 namespace shim::attention {
 
-// A head's part of a row's cells adds up to weighted values, then the largest score and the weight of all.
+// A head's part of a row's cells adds up to weighted values, then the largest score and the weight of all. The first part
+// also has the number of parts.
 constexpr int64_t TAIL = 16;
 
 // Most pieces of a lone row's cells, and how many cells make another one. The number of threads has no say in it: they can
@@ -107,14 +108,6 @@ TARGET static inline void prefetch(const char * base, size_t stride, const int32
 
 static float * partial(const Inputs & in, int64_t slot, int64_t head) noexcept {
     return in.scratch + (slot * in.n_heads + head) * (in.head_size + TAIL);
-}
-
-// What a piece without cells adds.
-static void nothing(const Inputs & in, int64_t slot) noexcept {
-    for (int64_t head = 0; head < in.n_heads; head++) {
-        partial(in, slot, head)[in.head_size]     = -INFINITY;
-        partial(in, slot, head)[in.head_size + 1] = 0.0f;
-    }
 }
 
 // One row over `n` cells, with the heads of the keys and values from `first` up to `last`. N registers hold a head.
@@ -248,7 +241,6 @@ void attend(const Inputs & in, int part, int parts) noexcept {
         const int64_t slot  = in.split > 1 ? item : part;
         const int64_t most  = in.n_rows == 1 ? std::clamp<int64_t>(int64_t(cells.size()) / PIECE, 2, in.split) : in.split;
         if (piece >= most) {
-            nothing(in, slot);
             continue;
         }
         const size_t begin = cells.size() * size_t(piece) / size_t(most);
@@ -259,6 +251,9 @@ void attend(const Inputs & in, int part, int parts) noexcept {
         for (int64_t first = 0; first < in.n_kv_heads; first += together) {
             attend_heads(in, row, slot, cells.data() + begin, n, first, first + together);
         }
+        for (int64_t head = 0; in.split > 1 && piece == 0 && head < in.n_heads; head++) {
+            partial(in, slot, head)[in.head_size + 2] = float(most);
+        }
         for (int64_t head = 0; in.split == 1 && head < in.n_heads; head++) {
             merge_head(in, row, head, slot, 1);
         }
@@ -267,8 +262,9 @@ void attend(const Inputs & in, int part, int parts) noexcept {
 
 void merge(const Inputs & in, int part, int parts) noexcept {
     for (int64_t item = part; item < in.n_rows * in.n_heads; item += parts) {
-        const int64_t row = item / in.n_heads;
-        merge_head(in, row, item % in.n_heads, row * in.split, in.split);
+        const int64_t row  = item / in.n_heads;
+        const int64_t head = item % in.n_heads;
+        merge_head(in, row, head, row * in.split, int64_t(partial(in, row * in.split, head)[in.head_size + 2]));
     }
 }
 
