@@ -13,9 +13,11 @@ fn scheduler(criterion: &mut Criterion) {
             },
             deadline: (n * 7919) % 64,
             served: n,
+            set: 0,
+            turn: 0,
         })
         .collect();
-    let limits = Limits { n_batch: 512, n_outputs: 64, prefill: 32, tile: 64, exclusive: false };
+    let limits = Limits { n_batch: 512, n_outputs: 64, prefill: 32, tile: 64, prompts_turn: 0, exclusive: false };
     let mut pass = Plan::default();
     criterion.bench_function("plan a pass of 64 sequences", |bencher| {
         bencher.iter(|| {
@@ -32,17 +34,17 @@ fn conversation(seq: u32, len: u32) -> Vec<u32> {
 
 fn prefix_tree(criterion: &mut Criterion) {
     let mut tree = PrefixTree::new(64);
-    (0..32).for_each(|seq| tree.set(seq, &conversation(seq, 400)));
+    (0..32).for_each(|seq| tree.set(seq, 0, &conversation(seq, 400)));
     let mut group = criterion.benchmark_group("prefix tree of 32 conversations");
     group.throughput(Throughput::Elements(1000));
     group.bench_function("find the longest beginning of 1,000 tokens", |bencher| {
         let asked = conversation(17, 400);
-        bencher.iter(|| tree.matches(&asked).max_by_key(|found| found.len));
+        bencher.iter(|| tree.matches(0, &asked).max_by_key(|found| found.len));
     });
     group.bench_function("enter and leave with 1,000 tokens", |bencher| {
         let tokens = conversation(40, 400);
         bencher.iter(|| {
-            tree.set(40, &tokens);
+            tree.set(40, 0, &tokens);
             tree.remove(40);
         });
     });
@@ -51,7 +53,7 @@ fn prefix_tree(criterion: &mut Criterion) {
         bencher.iter_batched_ref(
             || {
                 let mut tree = PrefixTree::new(4);
-                tree.set(0, &conversation(0, 400));
+                tree.set(0, 0, &conversation(0, 400));
                 tree
             },
             |tree| tree.extend(0, &[7]),

@@ -20,6 +20,7 @@ step "lint";                scripts/lint.sh
 step "tests of the stub"
 scripts/build.py -- cargo test --no-run --no-default-features --features stub
 cargo test --no-default-features --features stub
+step "the API against its own description"; scripts/test_openapi.sh "${CARGO_TARGET_DIR:-target}/debug/shimmy"
 step "tests"
 scripts/build.py -- cargo test --no-run --workspace
 cargo test --workspace

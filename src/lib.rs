@@ -1,6 +1,6 @@
 //! shimmy: a local inference server. GGUF models through llama.cpp, from the command line and over HTTP.
 //!
-//! Layers, each importing only those before it: `gguf`, [`constrain`], [`llama`], { [`placement`], [`engine`], [`chat`] },
+//! Layers, each importing only those before it: `gguf`, [`library`], [`constrain`], [`llama`], { [`placement`], [`engine`], [`chat`] },
 //! [`runner`], [`registry`], [`api`], { [`server`], [`cli`] }. See `ARCHITECTURE.md`.
 #![deny(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod config;
 pub mod constrain;
 pub mod engine;
 pub mod gguf;
+pub mod library;
 #[cfg(feature = "llama")]
 pub mod llama;
 pub mod logging;

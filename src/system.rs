@@ -1,5 +1,8 @@
 //! Facts about this machine and this binary.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 /// Cargo features that change what the binary can do.
@@ -31,6 +34,21 @@ pub fn fingerprint() -> String {
     let facts =
         [env!("CARGO_PKG_VERSION"), revision, env!("SHIMMY_BUILD_TARGET"), &build_features().join(",")].join(" ");
     format!("fp_{:08x}", crc32fast::hash(facts.as_bytes()))
+}
+
+/// Where the user's own settings are: `$XDG_CONFIG_HOME/shimmy`, else `~/.config/shimmy`; on Windows `%APPDATA%\shimmy`.
+/// `None` where the environment names no home.
+#[must_use]
+pub fn config_dir() -> Option<PathBuf> {
+    config_dir_in(|name| std::env::var_os(name))
+}
+
+fn config_dir_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    // A relative path would mean another place for each working directory; the XDG specification has it passed over.
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CONFIG_HOME");
+    let base = if cfg!(windows) { base.or_else(|| absolute("APPDATA")) } else { base };
+    Some(base.or_else(|| Some(absolute("HOME")?.join(".config")))?.join("shimmy"))
 }
 
 /// What `GET /diag` answers. Memory is in MB of 2^20 bytes.
@@ -85,4 +103,31 @@ pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kb| kb << 10)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::config_dir_in;
+
+    #[test]
+    fn settings_are_where_the_environment_says() {
+        for (xdg, home, expected) in [
+            (None, Some("/home/a"), Some("/home/a/.config/shimmy")),
+            (Some("/etc/a"), Some("/home/a"), Some("/etc/a/shimmy")),
+            (Some(""), Some("/home/a"), Some("/home/a/.config/shimmy")),
+            (Some("relative"), Some("/home/a"), Some("/home/a/.config/shimmy")),
+            (Some("/etc/a"), None, Some("/etc/a/shimmy")),
+            (None, Some(""), None),
+            (None, None, None),
+        ] {
+            let found = config_dir_in(|name| match name {
+                "XDG_CONFIG_HOME" => xdg.map(Into::into),
+                "HOME" => home.map(Into::into),
+                _ => None,
+            });
+            assert_eq!(found, expected.map(PathBuf::from), "{xdg:?} {home:?}");
+        }
+    }
 }

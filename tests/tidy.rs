@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u32)] = &[
     ("gguf", 1),
     ("constrain", 1),
+    ("library", 2),
     ("llama", 2),
     ("placement", 3),
     ("engine", 4),
     ("chat", 4),
     ("runner", 5),
     ("registry", 6),
+    ("system", 6),
     ("config", 7),
     ("api", 7),
-    ("system", 7),
     ("logging", 7),
     ("server", 8),
     ("cli", 9),
@@ -53,7 +54,7 @@ fn sources(dir: &str, extensions: &[&str]) -> Vec<(PathBuf, String)> {
 }
 
 fn rust() -> Vec<(PathBuf, String)> {
-    let dirs = ["src", "tests", "llama-sys", "benches", "examples"];
+    let dirs = ["src", "tests", "llama-sys", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets"];
     let mut all: Vec<_> = dirs.iter().flat_map(|dir| sources(dir, &["rs"])).collect();
     all.push(("build.rs".into(), std::fs::read_to_string(root().join("build.rs")).expect("build.rs")));
     all

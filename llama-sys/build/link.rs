@@ -27,6 +27,7 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
         .include(&dir)
         .files(
             [
+                "adapters.cpp",
                 "core.cpp",
                 "memory.cpp",
                 "placement.cpp",
@@ -40,12 +41,26 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
             .map(|file| dir.join(file)),
         )
         .cargo_metadata(false)
-        .out_dir(out_dir)
+        .out_dir(out_dir);
+    if has_cheap_switch(source)? {
+        build.define("SHIM_CHEAP_SWITCH", None);
+    }
+    build
         .try_compile("shimmy_shim")
         .map_err(|e| format!("the shim does not compile against {}: {e}", source.display()))?;
     println!("cargo::rustc-link-search=native={}", out_dir.display());
     println!("cargo::rustc-link-lib=static:-bundle=shimmy_shim");
     Ok(())
+}
+
+/// Whether this revision has the members that `shim/adapters.cpp` looks at; without them llama.cpp reserves its graphs at each
+/// change of adapters.
+fn has_cheap_switch(source: &Path) -> Result<bool, String> {
+    let header = source.join("src/llama-context.h");
+    let text = std::fs::read_to_string(&header).map_err(|e| format!("{}: {e}", header.display()))?;
+    Ok(["bool sched_need_reserve", "llm_graph_result_ptr gf_res_prev", "void sched_reserve()"]
+        .iter()
+        .all(|member| text.contains(member)))
 }
 
 /// The shared libraries that a dynamic build links; its modules are loaded at run time.

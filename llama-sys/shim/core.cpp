@@ -1,4 +1,4 @@
-// Backend, devices, model, context, adapters and tokens.
+// Backend, devices, model, context and tokens.
 #include <cstdlib>
 #include <cstring>
 
@@ -308,20 +308,6 @@ int shim_embeddings_seq(llama_context * ctx, llama_seq_id seq, const float ** ou
     return guarded([&] {
         *out = llama_get_embeddings_seq(ctx, seq);
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "this sequence has no pooled embedding");
-    });
-}
-
-int shim_set_adapters(llama_context * ctx, llama_adapter_lora ** adapters, float * scales, size_t n) noexcept {
-    return guarded([&] {
-        const int32_t rc = llama_set_adapters_lora(ctx, adapters, n, scales);
-        return rc == 0 ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp refused the adapters");
-    });
-}
-
-int shim_adapter_load(llama_model * model, const char * path, llama_adapter_lora ** out) noexcept {
-    return guarded([&] {
-        *out = llama_adapter_lora_init(model, path);
-        return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not load the adapter");
     });
 }
 

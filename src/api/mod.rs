@@ -5,10 +5,11 @@ mod conversation;
 pub mod dialect;
 pub mod ollama;
 pub mod openai;
+mod schema;
 pub mod shimmy;
 pub mod utility;
 
-use crate::runner::{Delta, RunnerError};
+use crate::runner::{Delta, LoraUse, RunnerError};
 
 /// Turns the deltas of one generation into the frames of one dialect.
 pub trait Encoder: Send {
@@ -42,6 +43,10 @@ pub struct BadRequest(pub String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     BadRequest,
+    /// No API key, or a wrong one.
+    NoKey,
+    /// A host or an origin that is not allowed.
+    Forbidden,
     PromptTooLong,
     ModelNotFound,
     /// An answer that is to be shown, and is not kept.
@@ -133,12 +138,34 @@ fn seed(seed: i64) -> u32 {
     seed as u32
 }
 
+/// More adapters than this in one request are a mistake.
+const MAX_ADAPTERS: usize = 16;
+
+/// The field `lora` of a request.
+///
+/// # Errors
+/// Too many, one that is named twice, a scale that no float holds.
+fn checked_lora(uses: Vec<LoraUse>) -> Result<Vec<LoraUse>, BadRequest> {
+    if uses.len() > MAX_ADAPTERS {
+        return Err(BadRequest(format!("lora names {} adapters; at most {MAX_ADAPTERS} are taken", uses.len())));
+    }
+    for (index, LoraUse { name, scale }) in uses.iter().enumerate() {
+        if uses[..index].iter().any(|other| other.name.eq_ignore_ascii_case(name)) {
+            return Err(BadRequest(format!("lora names the adapter {name:?} twice")));
+        }
+        if scale.is_some_and(|scale| !scale.is_finite()) {
+            return Err(BadRequest(format!("lora.{index}.scale is too large")));
+        }
+    }
+    Ok(uses)
+}
+
 /// `stop` may be one string or several.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum StopList {
     One(String),
-    Many(Vec<String>),
+    Many(#[schemars(length(max = 64))] Vec<String>),
 }
 
 /// More stop strings than this are a mistake.

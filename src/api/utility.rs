@@ -1,5 +1,6 @@
 //! What a model makes of a text, in the shapes of llama.cpp's server: `/tokenize`, `/detokenize` and `/apply-template`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -8,7 +9,8 @@ use super::openai::ChatRequest;
 use crate::runner::{GenerateSpec, TokenId};
 
 /// The body of `POST /tokenize`. Unknown fields are passed over, as in the others.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "llama.TokenizeRequest", description = "A text to turn into tokens.")]
 pub struct TokenizeRequest {
     #[serde(default = "default_model")]
     pub model: String,
@@ -25,11 +27,49 @@ pub struct TokenizeRequest {
 }
 
 /// The body of `POST /detokenize`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "llama.DetokenizeRequest", description = "Tokens to turn into a text.")]
 pub struct DetokenizeRequest {
     #[serde(default = "default_model")]
     pub model: String,
     pub tokens: Vec<TokenId>,
+}
+
+/// The answer of `POST /tokenize`.
+#[derive(JsonSchema)]
+#[schemars(rename = "llama.Tokens")]
+pub struct Tokens {
+    pub tokens: Vec<Token>,
+}
+
+/// A token, or a token with what it stands for.
+#[derive(JsonSchema)]
+#[schemars(rename = "llama.Token", untagged)]
+pub enum Token {
+    Id(TokenId),
+    WithPiece { id: TokenId, piece: Piece },
+}
+
+/// Text, or bytes that are no text by themselves.
+#[derive(JsonSchema)]
+#[schemars(rename = "llama.Piece", untagged)]
+pub enum Piece {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// The answer of `POST /detokenize`.
+#[derive(JsonSchema)]
+#[schemars(rename = "llama.Content")]
+pub struct Content {
+    pub content: String,
+}
+
+/// The answer of `POST /apply-template`.
+#[derive(JsonSchema)]
+#[schemars(rename = "llama.Prompt")]
+pub struct PromptText {
+    pub prompt: String,
 }
 
 fn default_model() -> String {

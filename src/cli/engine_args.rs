@@ -1,8 +1,11 @@
 //! Options of how a loaded model serves many requests at once.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::runner::{CacheType, FlashAttention, ServeSpec};
+use super::said::Said;
+use crate::config::{CACHE_TYPES, FLASH_ATTENTION, LoadSettings};
+use crate::runner::{CacheType, FlashAttention};
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Serving")]
@@ -13,40 +16,31 @@ pub(super) struct EngineArgs {
     /// Most tokens of one request, prompt and answer together [default: the whole KV cache, within the training context].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     ctx_per_request: Option<u32>,
-    /// Requests that may wait for their turn; more are refused at once.
-    #[arg(long, global = true, default_value_t = 64, value_name = "N")]
-    queue: usize,
+    /// Requests that may wait for their turn; more are refused at once [default: 64].
+    #[arg(long, global = true, value_name = "N")]
+    queue: Option<usize>,
     /// The same request gives the same tokens whatever else runs. Requests then share neither passes nor cache.
-    #[arg(long, global = true)]
-    deterministic: bool,
-    /// Guess up to N tokens ahead from the text so far; the model verifies each. Pays off where answers repeat prompts.
-    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = lookup)]
-    lookup: usize,
-    /// Number format of the keys in the KV cache.
-    #[arg(long, global = true, default_value = "f16", value_name = "TYPE")]
-    cache_type_k: CacheTypeArg,
-    /// Number format of the values in the KV cache. Other than f16 needs flash attention.
-    #[arg(long, global = true, default_value = "f16", value_name = "TYPE")]
-    cache_type_v: CacheTypeArg,
-    /// Flash attention.
-    #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
-    flash_attn: FlashAttentionArg,
+    #[arg(long, global = true, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    deterministic: Option<bool>,
+    /// Guess up to N tokens ahead from the text so far; the model verifies each. Pays off where answers repeat prompts
+    /// [default: 0].
+    #[arg(long, global = true, value_name = "N", value_parser = lookup)]
+    lookup: Option<usize>,
+    /// Number format of the keys in the KV cache [default: f16].
+    #[arg(long, global = true, value_name = "TYPE", value_parser = choice(CACHE_TYPES))]
+    cache_type_k: Option<CacheType>,
+    /// Number format of the values in the KV cache. Other than f16 needs flash attention [default: f16].
+    #[arg(long, global = true, value_name = "TYPE", value_parser = choice(CACHE_TYPES))]
+    cache_type_v: Option<CacheType>,
+    /// Flash attention [default: auto].
+    #[arg(long, global = true, value_name = "WHEN", value_parser = choice(FLASH_ATTENTION))]
+    flash_attn: Option<FlashAttention>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CacheTypeArg {
-    F16,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q4_0")]
-    Q4_0,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FlashAttentionArg {
-    Auto,
-    On,
-    Off,
+/// One of some words.
+fn choice<T: Copy + Send + Sync + 'static>(all: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(all.iter().map(|(name, _)| *name));
+    names.try_map(|chosen| all.iter().find(|(name, _)| *name == chosen).map(|(_, value)| *value).ok_or("no such word"))
 }
 
 /// A pass must hold the guesses of all sequences.
@@ -57,32 +51,18 @@ fn lookup(text: &str) -> Result<usize, String> {
     }
 }
 
-impl From<CacheTypeArg> for CacheType {
-    fn from(arg: CacheTypeArg) -> Self {
-        match arg {
-            CacheTypeArg::F16 => Self::F16,
-            CacheTypeArg::Q8_0 => Self::Q8_0,
-            CacheTypeArg::Q4_0 => Self::Q4_0,
-        }
-    }
-}
-
 impl EngineArgs {
-    pub fn spec(&self) -> ServeSpec {
-        ServeSpec {
-            parallel: self.parallel,
-            sequence_tokens: self.ctx_per_request,
-            needed_tokens: None,
-            queue: self.queue,
-            deterministic: self.deterministic,
-            lookup: self.lookup,
-            cache_type_k: self.cache_type_k.into(),
-            cache_type_v: self.cache_type_v.into(),
-            flash_attention: match self.flash_attn {
-                FlashAttentionArg::Auto => FlashAttention::Auto,
-                FlashAttentionArg::On => FlashAttention::On,
-                FlashAttentionArg::Off => FlashAttention::Off,
-            },
+    pub fn settings(&self, said: &Said<'_>) -> LoadSettings {
+        LoadSettings {
+            parallel: said.set("parallel", self.parallel),
+            ctx_per_request: said.set("ctx_per_request", self.ctx_per_request),
+            queue: said.set("queue", self.queue),
+            deterministic: said.set("deterministic", self.deterministic),
+            lookup: said.set("lookup", self.lookup),
+            cache_type_k: said.set("cache_type_k", self.cache_type_k),
+            cache_type_v: said.set("cache_type_v", self.cache_type_v),
+            flash_attn: said.set("flash_attn", self.flash_attn),
+            ..LoadSettings::default()
         }
     }
 }

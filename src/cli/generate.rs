@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::chat::{Message, Role};
-use crate::config::Config;
-use crate::engine::{Priority, SamplingParams, Summary};
-use crate::runner::{Delta, GenerateSpec, Input};
+use crate::config::{Config, Origin, Set};
+use crate::engine::{Priority, Summary};
+use crate::runner::{Delta, GenerateSpec, Input, Sampling};
 
 use super::output;
 
@@ -127,14 +127,16 @@ fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
     /// What a chat template may put around the messages.
     const TEMPLATE_TOKENS: usize = 1024;
     let mut config = config.clone();
-    config.serve.parallel = config.serve.parallel.or(Some(1));
+    // What the file says is meant for a server.
+    let alone = || Set { value: 1, origin: Origin::Option("generate".into()) };
+    config.asked.load.parallel.get_or_insert_with(alone);
     // No tokeniser makes more tokens than there are bytes.
     let bytes = match &spec.input {
         Input::Raw(text) => text.len(),
         Input::Tokens(tokens) => tokens.len(),
         Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
     };
-    config.serve.needed_tokens = args
+    config.asked.needed_tokens = args
         .max_tokens
         .map(|max_tokens| u32::try_from(bytes + TEMPLATE_TOKENS).unwrap_or(u32::MAX).saturating_add(max_tokens));
     config
@@ -155,7 +157,6 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
 }
 
 fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
-    let defaults = SamplingParams::default();
     let input = if args.raw {
         Input::Raw(prompt)
     } else {
@@ -163,18 +164,18 @@ fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
         Input::Messages(system.into_iter().chain([Message::new(Role::User, prompt)]).collect())
     };
     GenerateSpec {
-        sampling: SamplingParams {
-            temperature: args.temperature.unwrap_or(defaults.temperature),
-            top_k: args.top_k.unwrap_or(defaults.top_k),
-            top_p: args.top_p.unwrap_or(defaults.top_p),
-            min_p: args.min_p.unwrap_or(defaults.min_p),
-            typical_p: args.typical_p.unwrap_or(defaults.typical_p),
-            repeat_penalty: args.repeat_penalty.unwrap_or(defaults.repeat_penalty),
-            frequency_penalty: args.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            presence_penalty: args.presence_penalty.unwrap_or(defaults.presence_penalty),
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            typical_p: args.typical_p,
+            repeat_penalty: args.repeat_penalty,
+            frequency_penalty: args.frequency_penalty,
+            presence_penalty: args.presence_penalty,
             seed: args.seed,
             ignore_eos: false,
-            ..defaults
+            ..Sampling::default()
         },
         max_tokens: args.max_tokens,
         stop: args.stop.clone(),

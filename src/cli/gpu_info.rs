@@ -30,13 +30,14 @@ pub(super) struct GpuInfoArgs {
 pub(super) fn run(args: &GpuInfoArgs, config: &Config) -> anyhow::Result<()> {
     let (revision, inventory) = inventory()?;
     let report = SystemReport::new(&inventory);
-    let choice = choose(&inventory, &config.placement);
+    let placement_asked = config.placement();
+    let choice = choose(&inventory, &placement_asked);
     let hardware = pci_gpus();
     let reasons = reasons(&inventory, &report, &choice, &hardware);
     // A load that fails is a reason to see all the rest.
     let loaded = args.model.as_deref().map(|name| placement_of(name, config)).transpose();
     let placement = loaded.as_ref().ok().and_then(Option::as_ref);
-    let asked = config.placement.gpu_backend.name();
+    let asked = placement_asked.gpu_backend.name();
     if args.json {
         output::print_json(&json!({
             "llama_cpp": revision,

@@ -1,25 +1,34 @@
 //! The command line. One file a command; the only writer of stdout.
 
+mod access_args;
 mod bench;
+mod config;
 mod engine_args;
 mod generate;
 mod gpu_info;
+mod key;
 mod list;
 mod output;
 mod placement_args;
 mod plan;
 mod probe;
+mod ps;
+mod pull;
+mod reload;
+mod said;
 mod serve;
+mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Adapter, Asked, Config, ConfigError, File, LoadSettings, ServerSettings};
 
 use engine_args::EngineArgs;
 use placement_args::PlacementArgs;
+use said::Said;
 
 /// Runs local GGUF language models: on the command line, and over HTTP, SSE and WebSocket.
 #[derive(Debug, Parser)]
@@ -33,6 +42,9 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalArgs {
+    /// The config file [default: ~/.config/shimmy/config.toml, which need not be there].
+    #[arg(long, global = true, env = "SHIMMY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// More directories to look for models in, separated by `;`.
     #[arg(long, global = true, value_name = "A;B", help_heading = "Models")]
     model_dirs: Option<String>,
@@ -53,8 +65,8 @@ struct GlobalArgs {
     #[arg(long, global = true, value_name = "TEMPLATE", help_heading = "Models")]
     template: Option<String>,
     /// LoRA adapter for the named model, with its scale [default scale: 1]. Can be given more than once.
-    #[arg(long, global = true, value_name = "PATH[:SCALE]", help_heading = "Models", value_parser = parse_lora)]
-    lora: Vec<(PathBuf, f32)>,
+    #[arg(long, global = true, value_name = "PATH[:SCALE]", help_heading = "Models")]
+    lora: Vec<Adapter>,
     /// The base model of `default` and `phi3-lora`.
     #[arg(long, global = true, env = "SHIMMY_BASE_GGUF", value_name = "PATH", hide = true)]
     base_gguf: Option<PathBuf>,
@@ -72,87 +84,124 @@ enum Command {
     Serve(serve::ServeArgs),
     Generate(generate::GenerateArgs),
     List(list::ListArgs),
+    Show(show::ShowArgs),
     Discover(list::DiscoverArgs),
     Plan(plan::PlanArgs),
     Probe(probe::ProbeArgs),
+    Ps(ps::PsArgs),
+    Pull(pull::PullArgs),
     Bench(bench::BenchArgs),
     GpuInfo(gpu_info::GpuInfoArgs),
+    Key(key::KeyArgs),
+    Config(config::ConfigArgs),
 }
 
 impl GlobalArgs {
-    fn config(&self) -> Config {
-        Config {
-            placement: self.placement.spec(),
-            model_dirs: self.model_dirs.as_deref().map(crate::registry::split_list).unwrap_or_default(),
-            context_tokens: self.ctx_size,
-            threads: self.threads,
-            template: self.template.clone(),
+    /// What the options and variables say that all commands have.
+    fn asked(&self, said: &Said<'_>) -> Asked {
+        let models = LoadSettings {
+            ctx_size: said.set("ctx_size", self.ctx_size),
+            threads: said.set("threads", self.threads),
+            template: said.set("template", self.template.clone()),
+            ..LoadSettings::default()
+        };
+        Asked {
+            server: ServerSettings {
+                model_dirs: said.set("model_dirs", self.model_dirs.as_deref().map(crate::library::split_list)),
+                ..ServerSettings::default()
+            },
+            load: models.over(self.placement.settings(said)).over(self.engine.settings(said)),
             adapters: self.lora.clone(),
-            serve: self.engine.spec(),
             base: self.base_gguf.clone(),
             base_adapter: self.lora_gguf.clone(),
+            ..Asked::default()
         }
     }
-}
 
-/// `PATH` or `PATH:SCALE`. A colon that no number follows is part of the path.
-fn parse_lora(text: &str) -> Result<(PathBuf, f32), String> {
-    let (path, scale) = match text.rsplit_once(':') {
-        Some((path, number)) if number.parse::<f32>().is_ok() => (path, number.parse().unwrap_or(1.0)),
-        _ => (text, 1.0),
-    };
-    if !f32::is_finite(scale) {
-        return Err(format!("the scale of {path} is {scale}; it must be a finite number"));
+    fn config(&self, said: &Said<'_>) -> Result<Config, ConfigError> {
+        Ok(Config { asked: self.asked(said), file: File::read(self.config.as_deref())? })
     }
-    Ok((PathBuf::from(path), scale))
 }
 
-/// Parses the arguments and runs the command. 0 for success, 1 for failure, 2 for bad usage and a failed probe, 3 where
-/// a model cannot run where it was asked to.
+/// Parses the arguments and runs the command. 0 for success, 1 for failure, 2 for bad usage, a wrong config file, a failed
+/// probe and access that is not safe, 3 where a model cannot run where it was asked to.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    crate::logging::init(matches!(cli.command, Command::Serve(_)));
-    let config = cli.global.config();
-    let result = match cli.command {
-        Command::Serve(args) => serve::run(&args, &config),
-        Command::Generate(args) => generate::run(&args, &config),
-        Command::List(args) => list::list(&args, &config),
-        Command::Discover(args) => list::discover(&args, &config),
-        Command::Plan(args) => plan::run(&args, &config),
-        Command::Probe(args) => return probe::run(&args, &config),
-        Command::Bench(args) => bench::run(&args, &config),
-        Command::GpuInfo(args) => gpu_info::run(&args, &config),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(cli, &Said::new(&matches)) {
+        Ok(code) => code,
         // Whoever reads us has left, e.g. `| head`. That is not an error of ours.
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            output::exit_code(&error, ExitCode::FAILURE)
+            config::exit_code(&error, output::exit_code(&error, ExitCode::FAILURE))
         }
     }
 }
 
+fn run(cli: Cli, said: &Said<'_>) -> anyhow::Result<ExitCode> {
+    if let Command::Config(args) = cli.command {
+        crate::logging::init(false, None);
+        return config::run(args, &cli.global, said).map(|()| ExitCode::SUCCESS);
+    }
+    let mut config = cli.global.config(said)?;
+    if let Command::Serve(args) = &cli.command {
+        args.add_to(&mut config.asked, said);
+    }
+    let log = config.server().log.map(|set| set.value);
+    crate::logging::init(matches!(cli.command, Command::Serve(_)), log.as_deref());
+    match cli.command {
+        Command::Serve(_) => serve::run(&config, cli.global.config.is_some()),
+        Command::Generate(args) => generate::run(&args, &config),
+        Command::List(args) => list::list(&args, &config),
+        Command::Show(args) => show::run(&args, &config),
+        Command::Discover(args) => list::discover(&args, &config),
+        Command::Plan(args) => plan::run(&args, &config),
+        Command::Probe(args) => return Ok(probe::run(&args, &config)),
+        Command::Ps(args) => ps::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::Bench(args) => bench::run(&args, &config),
+        Command::GpuInfo(args) => gpu_info::run(&args, &config),
+        Command::Key(args) => key::run(&args),
+        Command::Config(_) => Ok(()),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use clap::{Args, CommandFactory};
 
-    use clap::CommandFactory;
-
-    use super::{Cli, parse_lora};
+    use super::{Cli, serve};
+    use crate::config::{LoadSettings, ServerSettings};
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
+    /// Options of `serve` that are no key of the config file, with the reason.
+    const NO_KEYS: &[(&str, &str)] = &[
+        ("config", "names the file itself"),
+        ("lora", "belongs to one model: `adapters` in its section"),
+        ("base_gguf", "is 1.x's word for a section with `path` and `alias`"),
+        ("lora_gguf", "is 1.x's word for `adapters` in that section"),
+    ];
+
     #[test]
-    fn an_adapter_may_carry_a_scale() {
-        assert_eq!(parse_lora("a.gguf"), Ok((PathBuf::from("a.gguf"), 1.0)));
-        assert_eq!(parse_lora("a.gguf:0.5"), Ok((PathBuf::from("a.gguf"), 0.5)));
-        assert_eq!(parse_lora("C:\\a.gguf"), Ok((PathBuf::from("C:\\a.gguf"), 1.0)));
-        assert!(parse_lora("a.gguf:inf").is_err());
+    fn each_option_of_serve_is_a_key_of_the_config_file() {
+        let serve = serve::ServeArgs::augment_args(clap::Command::new("serve"));
+        let global = Cli::command();
+        let ids: Vec<String> =
+            global.get_arguments().chain(serve.get_arguments()).map(|arg| arg.get_id().to_string()).collect();
+        let has_key = |id: &str| ServerSettings::KEYS.contains(&id) || LoadSettings::KEYS.contains(&id);
+        for id in &ids {
+            let excepted = NO_KEYS.iter().any(|(name, _)| name == id);
+            assert!(has_key(id) != excepted, "--{}: give it a key in config/keys.rs, or a reason here", id);
+        }
+        for key in LoadSettings::KEYS.iter().chain(ServerSettings::KEYS).filter(|key| **key != "log") {
+            assert!(ids.iter().any(|id| id == key), "{key} has no option; RUST_LOG is that of `log`");
+        }
     }
 }

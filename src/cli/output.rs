@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::placement::PlacementError;
 use crate::registry::{Lease, Registry, RegistryError};
 use crate::runner::LoadError;
+use crate::server::access::AccessError;
 
 /// Prints an error and its causes to stderr.
 pub(super) fn error(error: &anyhow::Error) {
@@ -17,11 +18,14 @@ pub(super) fn error(error: &anyhow::Error) {
     eprintln!("{label}: {error:#}");
 }
 
-/// 3 where a model cannot run where it was asked to, else `other`.
+/// 2 where the rules of access do not do, 3 where a model cannot run where it was asked to, else `other`.
 pub(super) fn exit_code(error: &anyhow::Error, other: ExitCode) -> ExitCode {
-    let load = error
-        .downcast_ref::<RegistryError>()
-        .is_some_and(|error| matches!(error, RegistryError::Load { error: LoadError::Placement(_), .. }));
+    if error.is::<AccessError>() {
+        return ExitCode::from(2);
+    }
+    let load = error.downcast_ref::<RegistryError>().is_some_and(|error| {
+        matches!(error, RegistryError::Load { error: LoadError::Placement(_), .. } | RegistryError::TooLarge { .. })
+    });
     if load || error.is::<PlacementError>() { ExitCode::from(3) } else { other }
 }
 

@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::engine::{Priority, SamplingParams};
-use crate::runner::{Delta, GenerateSpec, Input};
+use crate::engine::Priority;
+use crate::runner::{Delta, GenerateSpec, Input, Sampling};
 use crate::{gguf, system};
 
 use super::output;
@@ -44,7 +44,7 @@ fn probe(args: &ProbeArgs, config: &Config) -> anyhow::Result<Value> {
 
     let start = Instant::now();
     let spec = GenerateSpec {
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        sampling: Sampling { temperature: Some(0.0), ..Sampling::default() },
         max_tokens: Some(1),
         priority: Priority::Interactive,
         ..GenerateSpec::new(name.clone(), Input::Raw("Hello".into()))

@@ -1,6 +1,7 @@
 //! The KV cache as the engine keeps book of it: which sequence ids run, which are kept for what they hold, and
 //! which beginnings a new prompt can share.
 
+use super::adapters::{AdapterSet, SetId, Sets};
 use super::cells::Cells;
 use super::forward::{Forward, Reuse, Shape, TokenId};
 use super::prefix_tree::{Match, PrefixTree};
@@ -23,11 +24,13 @@ struct Entry<S> {
     saved: Option<(usize, S)>,
     /// Length at which one will be kept; 0 where none will.
     save_at: usize,
+    /// Adapters that its cells are computed with, where the tree has it.
+    set: Option<SetId>,
 }
 
 impl<S> Default for Entry<S> {
     fn default() -> Self {
-        Self { holder: Holder::Nobody, used_at: 0, saved: None, save_at: 0 }
+        Self { holder: Holder::Nobody, used_at: 0, saved: None, save_at: 0, set: None }
     }
 }
 
@@ -57,6 +60,7 @@ pub(super) struct Admission {
 pub(super) struct Cache<S> {
     shape: Shape,
     tree: PrefixTree,
+    sets: Sets,
     cells: Cells,
     entries: Vec<Entry<S>>,
     clock: u64,
@@ -66,17 +70,19 @@ impl<S> Cache<S> {
     pub fn new(shape: Shape) -> Self {
         let n = shape.n_seq_max as usize;
         let entries = (0..n).map(|_| Entry::default()).collect();
-        Self { shape, tree: PrefixTree::new(n), cells: Cells::new(n), entries, clock: 0 }
+        Self { shape, tree: PrefixTree::new(n), sets: Sets::default(), cells: Cells::new(n), entries, clock: 0 }
     }
 
-    /// What the prompt can share now, and soon. Its last token is always computed again, for its logits.
-    pub fn find(&self, prompt: &[TokenId]) -> Found {
+    /// What the prompt can share now, and soon, of what is computed with the same adapters. Its last token is always
+    /// computed again, for its logits.
+    pub fn find(&self, prompt: &[TokenId], adapters: &AdapterSet) -> Found {
         let mut found = Found::default();
         let limit = prompt.len().saturating_sub(1);
         if self.shape.reuse == Reuse::Nothing || limit == 0 {
             return found;
         }
-        for candidate in self.tree.matches(&prompt[..limit]) {
+        let Some(set) = self.sets.find(adapters) else { return found };
+        for candidate in self.tree.matches(set, &prompt[..limit]) {
             if candidate.len <= found.ready_len() {
                 break;
             }
@@ -119,6 +125,7 @@ impl<S> Cache<S> {
         &mut self,
         forward: &mut F,
         prompt: &[TokenId],
+        adapters: &AdapterSet,
         found: Found,
         repeatable: bool,
     ) -> Result<Option<Admission>, String> {
@@ -128,16 +135,16 @@ impl<S> Cache<S> {
             .filter(|source| self.cells.len(source.seq) == source.len || forward.is_whole(source.seq, source.len));
         let Some(source) = source else {
             let Some(seq) = self.free_id(forward, None)? else { return Ok(None) };
-            return Ok(Some(self.enter(seq, prompt, 0)));
+            return Ok(Some(self.enter(seq, prompt, adapters, 0)));
         };
         let idle = self.entries[source.seq as usize].holder == Holder::Idle;
         if idle && self.cells.len(source.seq) == source.len {
-            return Ok(Some(self.enter(source.seq, prompt, source.len)));
+            return Ok(Some(self.enter(source.seq, prompt, adapters, source.len)));
         }
         let same_prompt = repeatable && source.len + 1 == prompt.len();
         if idle && same_prompt && self.shape.reuse == Reuse::Any && forward.truncate(source.seq, source.len)? {
             self.cells.truncate(source.seq, source.len);
-            return Ok(Some(self.enter(source.seq, prompt, source.len)));
+            return Ok(Some(self.enter(source.seq, prompt, adapters, source.len)));
         }
         if let Some(seq) = self.free_id(forward, Some(source.seq))? {
             forward.fork(source.seq, seq, source.len)?;
@@ -151,19 +158,23 @@ impl<S> Cache<S> {
                 self.cells.truncate(seq, 0);
                 return Err(error);
             }
-            return Ok(Some(self.enter(seq, prompt, source.len)));
+            return Ok(Some(self.enter(seq, prompt, adapters, source.len)));
         }
         // The source itself is the only id left.
         if idle && self.shape.reuse == Reuse::Any && forward.truncate(source.seq, source.len)? {
             self.cells.truncate(source.seq, source.len);
-            return Ok(Some(self.enter(source.seq, prompt, source.len)));
+            return Ok(Some(self.enter(source.seq, prompt, adapters, source.len)));
         }
         Ok(None)
     }
 
-    fn enter(&mut self, seq: u32, prompt: &[TokenId], cached: usize) -> Admission {
-        self.tree.set(seq, prompt);
+    fn enter(&mut self, seq: u32, prompt: &[TokenId], adapters: &AdapterSet, cached: usize) -> Admission {
+        let set = self.sets.enter(adapters);
+        self.tree.set(seq, set, prompt);
         let entry = &mut self.entries[seq as usize];
+        if let Some(before) = entry.set.replace(set) {
+            self.sets.leave(before);
+        }
         entry.holder = Holder::Running;
         entry.used_at = self.clock;
         // A state at the end of the prompt would not do: the last token is computed again for its logits.
@@ -260,7 +271,8 @@ impl<S> Cache<S> {
         entry.holder = Holder::Idle;
         entry.used_at = self.clock;
         // A branch that this one continues has nothing of its own to offer, unless it keeps a state.
-        let covered = self.tree.matches(&tokens[..computed.min(tokens.len())]).find(|other| {
+        let Some(set) = entry.set else { return Ok(()) };
+        let covered = self.tree.matches(set, &tokens[..computed.min(tokens.len())]).find(|other| {
             let entry = &self.entries[other.seq as usize];
             other.seq != seq
                 && entry.holder == Holder::Idle
@@ -277,7 +289,9 @@ impl<S> Cache<S> {
     /// Frees the sequence's id and those of its cells that nobody shares.
     pub fn release<F: Forward<Saved = S>>(&mut self, forward: &mut F, seq: u32) -> Result<(), String> {
         self.tree.remove(seq);
-        self.entries[seq as usize] = Entry::default();
+        if let Some(set) = std::mem::take(&mut self.entries[seq as usize]).set {
+            self.sets.leave(set);
+        }
         if let Err(failure) = forward.truncate(seq, 0) {
             // Nobody can share it, and whoever needs room tries again.
             self.entries[seq as usize].holder = Holder::Idle;
@@ -293,6 +307,31 @@ impl<S> Cache<S> {
             self.release(forward, seq)?;
         }
         Ok(())
+    }
+
+    /// Frees the idle branches that this adapter is part of.
+    pub fn forget_adapter<F: Forward<Saved = S>>(&mut self, forward: &mut F, adapter: u64) -> Result<(), String> {
+        for seq in (0u32..).take(self.entries.len()) {
+            let entry = &self.entries[seq as usize];
+            let has_it = entry.set.is_some_and(|set| self.sets.contains(set, adapter));
+            if has_it && entry.holder == Holder::Idle {
+                self.release(forward, seq)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of a running sequence's adapter set, with the latest pass that was computed with it. Two with the same
+    /// number can share a pass.
+    pub fn turn(&self, seq: u32) -> (SetId, u64) {
+        self.entries[seq as usize].set.map_or((0, 0), |set| (set, self.sets.turn(set)))
+    }
+
+    /// A pass was computed with the adapters of this sequence.
+    pub fn passed(&mut self, seq: u32, pass: u64) {
+        if let Some(set) = self.entries[seq as usize].set {
+            self.sets.passed(set, pass);
+        }
     }
 
     pub fn free_cells(&self) -> usize {

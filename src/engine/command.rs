@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 
+use super::adapters::AdapterSet;
 use super::request::Request;
 
 /// What to measure, with the number of tokens.
@@ -16,8 +17,10 @@ pub enum Measure {
 #[derive(Debug)]
 pub(super) enum Command {
     Generate(Request),
-    /// Measures when nothing else runs, and answers with tokens per second.
-    Measure(Measure, SyncSender<Result<f64, String>>),
+    /// Measures when nothing else runs, with these adapters, and answers with tokens per second.
+    Measure(Measure, AdapterSet, SyncSender<Result<f64, String>>),
+    /// No request to come will name this adapter.
+    Unloaded(u64),
     /// Something changed that a waiting engine should look at.
     Wake,
 }

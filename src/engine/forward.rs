@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::constrain::TokenFilter;
 
+use super::adapters::AdapterSet;
 use super::command::Measure;
 use super::request::SamplingParams;
 
@@ -146,8 +147,11 @@ pub(super) trait Forward {
 
     fn set_temperature(&self, sampler: &mut Self::Sampler, temperature: f32) -> Result<(), String>;
 
-    /// Runs the rows through the model.
-    fn decode(&mut self, rows: &[Row]) -> Result<(), ForwardError>;
+    /// Runs the rows through the model with these adapters.
+    fn decode(&mut self, rows: &[Row], adapters: &AdapterSet) -> Result<(), ForwardError>;
+
+    /// Keeps no adapter that was unloaded.
+    fn let_go(&mut self);
 
     /// Samples for each lane that has a row of the latest pass.
     fn sample(&mut self, lanes: &mut [Lane<Self::Sampler>]);
@@ -193,5 +197,5 @@ pub(super) trait Forward {
     ///
     /// # Errors
     /// What the model failed with.
-    fn measure(&mut self, what: Measure) -> Result<f64, String>;
+    fn measure(&mut self, what: Measure, adapters: &AdapterSet) -> Result<f64, String>;
 }

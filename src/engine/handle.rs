@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::constrain::TokenFilter;
 
+use super::adapters::{AdapterSet, EngineAdapter};
 use super::command::{Command, Measure};
 use super::control::{OnSignal, Signal};
 use super::error::EngineError;
@@ -50,6 +51,7 @@ pub struct Job {
     pub shown: Vec<TokenId>,
     /// What the text must look like.
     pub filter: Option<Box<dyn TokenFilter>>,
+    pub adapters: AdapterSet,
     /// Tell each token's probability, and that of so many others.
     pub logprobs: Option<usize>,
 }
@@ -201,6 +203,7 @@ impl EngineHandle {
             priority: job.priority,
             shown: job.shown,
             filter: job.filter,
+            adapters: job.adapters,
             logprobs: job.logprobs,
             events,
             ticket,
@@ -222,13 +225,20 @@ impl EngineHandle {
         }))
     }
 
+    /// Lets go of an adapter once the last generation with it has ended. What the cache holds of it is forgotten at once.
+    pub fn unload_adapter(&self, adapter: &EngineAdapter) {
+        adapter.set_unloaded();
+        // An engine that has ended holds none.
+        let _ = self.send(Command::Unloaded(adapter.id()));
+    }
+
     /// Measures speed when nothing else runs, and waits for the result in tokens per second.
     ///
     /// # Errors
     /// [`EngineError::Stopped`], or what the model failed with.
-    pub fn measure(&self, what: Measure) -> Result<f64, EngineError> {
+    pub fn measure(&self, what: Measure, adapters: AdapterSet) -> Result<f64, EngineError> {
         let (done, result) = sync_channel(1);
-        self.send(Command::Measure(what, done))?;
+        self.send(Command::Measure(what, adapters, done))?;
         result.recv().map_err(|_| EngineError::Stopped)?.map_err(EngineError::Failed)
     }
 

@@ -8,6 +8,7 @@ use crate::llama::{
     SamplerConfig, SeqId, SeqState, Token, Vocab,
 };
 
+use super::adapters::AdapterSet;
 use super::command::Measure;
 use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
@@ -22,6 +23,8 @@ const PARALLEL_LOGITS: usize = 1 << 20;
 pub(super) struct LlamaForward {
     context: Context,
     batch: Batch,
+    /// What the context computes with.
+    adapters: AdapterSet,
     vocab: Vocab,
     abort: AbortFlag,
     seqs: Vec<SeqId>,
@@ -30,14 +33,15 @@ pub(super) struct LlamaForward {
 }
 
 impl EngineHandle {
-    /// Creates the context on a thread of its own and waits until it is ready. `n_ctx_seq` limits each sequence. What
-    /// the context takes of the memory comes with the handle.
+    /// Creates the context on a thread of its own and waits until it is ready. `n_ctx_seq` limits each sequence;
+    /// `adapters` are those that most requests are expected to name. What the context takes of the memory comes with the
+    /// handle.
     ///
     /// # Errors
     /// What creating the context or attaching the adapters failed with.
     pub fn start_llama(
         model: &Model,
-        adapters: Vec<(Adapter, f32)>,
+        adapters: AdapterSet,
         context: ContextParams,
         n_ctx_seq: u32,
         config: EngineConfig,
@@ -66,13 +70,13 @@ impl EngineHandle {
 impl LlamaForward {
     fn new(
         model: &Model,
-        adapters: &[(Adapter, f32)],
+        adapters: &AdapterSet,
         params: &ContextParams,
         n_ctx_seq: u32,
         threads: u32,
     ) -> Result<Self, LlamaError> {
         let mut context = Context::new(model, params)?;
-        context.set_adapters(adapters)?;
+        context.set_adapters(&adapters.weights::<Adapter>())?;
         let reuse = match (params.kv_unified, model.is_recurrent()) {
             (false, _) => Reuse::Nothing,
             (true, true) => Reuse::Whole,
@@ -97,6 +101,7 @@ impl LlamaForward {
             .flatten();
         Ok(Self {
             batch: Batch::new(&context),
+            adapters: adapters.clone(),
             vocab: model.vocab()?,
             abort: context.abort_flag(),
             context,
@@ -108,6 +113,15 @@ impl LlamaForward {
 
     fn seq(&self, seq: u32) -> Result<SeqId, String> {
         self.seqs.get(seq as usize).copied().ok_or_else(|| format!("there is no sequence {seq}"))
+    }
+
+    /// Nothing to do, in most passes.
+    fn attach(&mut self, adapters: &AdapterSet) -> Result<(), LlamaError> {
+        if self.adapters != *adapters {
+            self.context.set_adapters(&adapters.weights::<Adapter>())?;
+            self.adapters = adapters.clone();
+        }
+        Ok(())
     }
 
     fn fill(&mut self, rows: &[Row]) -> Result<(), LlamaError> {
@@ -189,14 +203,23 @@ impl Forward for LlamaForward {
         sampler.set_temperature(temperature).map_err(text)
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<(), ForwardError> {
+    fn decode(&mut self, rows: &[Row], adapters: &AdapterSet) -> Result<(), ForwardError> {
         let failed = |error: LlamaError| ForwardError::Failed(error.to_string());
+        self.attach(adapters).map_err(failed)?;
         self.fill(rows).map_err(failed)?;
         self.context.decode(&mut self.batch).map_err(|error| match error {
             LlamaError::NoCells => ForwardError::NoCells,
             LlamaError::Aborted => ForwardError::Aborted,
             error => failed(error),
         })
+    }
+
+    fn let_go(&mut self) {
+        if self.adapters.is_stale()
+            && let Err(error) = self.attach(&AdapterSet::default())
+        {
+            tracing::error!(%error, "an unloaded adapter stays in memory");
+        }
     }
 
     fn sample(&mut self, lanes: &mut [Lane<Sampler>]) {
@@ -290,8 +313,9 @@ impl Forward for LlamaForward {
         self.abort.clear();
     }
 
-    fn measure(&mut self, what: Measure) -> Result<f64, String> {
+    fn measure(&mut self, what: Measure, adapters: &AdapterSet) -> Result<f64, String> {
         self.abort.clear();
+        self.attach(adapters).map_err(text)?;
         let speed = match what {
             Measure::Prompt(n) => measure::prompt_speed(&mut self.context, n),
             Measure::Generation(n) => measure::generation_speed(&mut self.context, n),

@@ -2,6 +2,7 @@
 //!
 //! The engine itself knows no llama.cpp: it runs on a `Forward`, which is llama.cpp or a simulation.
 
+mod adapters;
 mod cache;
 mod cells;
 mod command;
@@ -34,6 +35,7 @@ mod stop;
 mod stream;
 mod threads;
 
+pub use adapters::{AdapterSet, EngineAdapter};
 pub use command::Measure;
 pub use control::Control;
 pub use detokenizer::Detokenizer;

@@ -34,8 +34,9 @@ impl Pace {
                 learn(known, took);
             }
         } else if let Some(alone) = self.decode_time(decoding) {
-            // Few tokens say little beside the pass they ride on.
-            if prefill >= FEWEST {
+            // Few tokens say little beside the pass they ride on, or beside what a pass costs that they have for themselves.
+            let fewest = if decoding == 0 && self.token > 0.0 { FIRST_GUESS } else { FEWEST };
+            if prefill >= fewest {
                 learn(&mut self.token, ((took - alone) / as_f64(prefill)).max(took / 4096.0));
             }
         }

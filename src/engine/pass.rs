@@ -15,8 +15,9 @@ impl<F: Forward> Engine<F> {
     pub(super) fn pass(&mut self) {
         self.fill_rows();
         self.begin_pass();
+        let adapters = self.plan.shares.first().map(|share| self.running[share.index].adapters.clone());
         let start = Instant::now();
-        let result = self.forward.decode(&self.rows);
+        let result = self.forward.decode(&self.rows, &adapters.unwrap_or_default());
         let took = self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         self.end_pass();
         tracing::trace!(rows = self.rows.len(), sequences = self.plan.shares.len(), took_us = took.as_micros(), "pass");
@@ -51,6 +52,7 @@ impl<F: Forward> Engine<F> {
         for share in &self.plan.shares {
             let (sequence, lane) = (&mut self.running[share.index], &mut self.lanes[share.index]);
             sequence.served = self.steps;
+            self.cache.passed(sequence.seq, self.steps);
             let own = share.tokens.min(sequence.pending());
             lane.guesses.truncate(share.tokens - own);
             let caught_up = own == sequence.pending();
@@ -107,6 +109,9 @@ impl<F: Forward> Engine<F> {
                 prefilled += share.tokens;
                 self.prompt_clock += share.tokens as u64;
             }
+        }
+        if decoded == 0 {
+            self.prompts_turn = self.steps;
         }
         self.pace.measured(decoded, prefilled, took);
         self.set_temperatures();

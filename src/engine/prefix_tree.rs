@@ -1,8 +1,13 @@
 //! Which sequences begin with which tokens: a radix tree over the token ids of all of them.
+//!
+//! Sequences that are computed with different adapters share nothing, whatever their tokens: the first step from the
+//! root is the number of a sequence's adapter set.
 
 use super::forward::TokenId;
 
 const ROOT: usize = 0;
+/// Of a sequence's way from the root, the step that is no token.
+const SET: usize = 1;
 
 #[derive(Debug, Default)]
 struct Node {
@@ -19,7 +24,7 @@ struct Node {
 #[derive(Clone, Copy, Debug)]
 struct Tip {
     node: usize,
-    /// Tokens in all.
+    /// Steps in all: the set, and the tokens.
     len: usize,
     /// Of those, the ones inside `node`.
     within: usize,
@@ -51,7 +56,7 @@ impl PrefixTree {
     /// Tokens of the sequence.
     #[must_use]
     pub fn len(&self, seq: u32) -> usize {
-        self.tips[seq as usize].map_or(0, |tip| tip.len)
+        self.tips[seq as usize].map_or(0, |tip| tip.len - SET)
     }
 
     #[must_use]
@@ -59,10 +64,11 @@ impl PrefixTree {
         self.tips.iter().all(Option::is_none)
     }
 
-    /// Makes the sequence consist of these tokens, whatever it was before.
-    pub fn set(&mut self, seq: u32, tokens: &[TokenId]) {
+    /// Makes the sequence consist of these tokens, computed with this set of adapters, whatever it was before.
+    pub fn set(&mut self, seq: u32, adapters: u32, tokens: &[TokenId]) {
         self.remove(seq);
         self.tips[seq as usize] = Some(Tip { node: ROOT, len: 0, within: 0 });
+        self.extend(seq, &[adapters]);
         self.extend(seq, tokens);
     }
 
@@ -106,6 +112,7 @@ impl PrefixTree {
     /// Drops the tokens of the sequence from `len` on.
     pub fn truncate(&mut self, seq: u32, len: usize) {
         let Some(mut tip) = self.tips[seq as usize] else { return };
+        let len = len + SET;
         while tip.len > len {
             let start = tip.len - tip.within;
             if len > start || tip.node == ROOT {
@@ -132,24 +139,25 @@ impl PrefixTree {
         }
     }
 
-    /// All sequences that begin as `tokens` do, each with how far, the longest first. One that shares less than a
-    /// whole run with `tokens` may be named with less than it shares.
-    pub fn matches<'a>(&'a self, tokens: &[TokenId]) -> impl Iterator<Item = Match> + 'a {
+    /// All sequences of this set of adapters that begin as `tokens` do, each with how far, the longest first. One that
+    /// shares less than a whole run with `tokens` may be named with less than it shares.
+    pub fn matches<'a>(&'a self, adapters: u32, tokens: &[TokenId]) -> impl Iterator<Item = Match> + 'a {
         let mut path = Vec::new();
-        let (mut node, mut at) = (ROOT, 0);
-        while let Some(child) = tokens.get(at).and_then(|first| self.child(node, *first)) {
-            let run = &self.nodes[child].run;
+        let mut at = 0;
+        let mut next = self.child(ROOT, adapters);
+        while let Some(node) = next {
+            // A run of the first level begins with the set.
+            let begin = if path.is_empty() { SET } else { 0 };
+            let run = &self.nodes[node].run[begin..];
             let same = common(run, &tokens[at..]);
             at += same;
-            path.push((child, at));
-            node = child;
-            if same < run.len() {
-                break;
-            }
+            path.push((node, at));
+            next = if same < run.len() { None } else { tokens.get(at).and_then(|first| self.child(node, *first)) };
         }
-        path.into_iter().rev().flat_map(move |(node, end)| {
+        let reaching = move |(node, end): (usize, usize)| {
             self.nodes[node].sequences.iter().map(move |seq| Match { seq: *seq, len: end.min(self.len(*seq)) })
-        })
+        };
+        path.into_iter().rev().flat_map(reaching).filter(|found| found.len > 0)
     }
 
     fn child(&self, node: usize, first: TokenId) -> Option<usize> {
@@ -226,14 +234,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn longest(tree: &PrefixTree, tokens: &[TokenId]) -> Option<Match> {
-        tree.matches(tokens).max_by_key(|found| found.len)
+        tree.matches(0, tokens).max_by_key(|found| found.len)
     }
 
     #[test]
     fn the_longest_beginning_wins() {
         let mut tree = PrefixTree::new(4);
-        tree.set(0, &[1, 2, 3, 4]);
-        tree.set(1, &[1, 2, 9]);
+        tree.set(0, 0, &[1, 2, 3, 4]);
+        tree.set(1, 0, &[1, 2, 9]);
         assert_eq!(longest(&tree, &[1, 2, 3, 7]), Some(Match { seq: 0, len: 3 }));
         assert_eq!(longest(&tree, &[1, 2, 9, 9]), Some(Match { seq: 1, len: 3 }));
         assert_eq!(longest(&tree, &[5]), None);
@@ -245,7 +253,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Change {
-        Set(u32, Vec<TokenId>),
+        Set(u32, u32, Vec<TokenId>),
         Extend(u32, Vec<TokenId>),
         Truncate(u32, usize),
         Remove(u32),
@@ -255,7 +263,7 @@ mod tests {
         // Few different tokens, so that sequences share much.
         let tokens = || prop::collection::vec(0u32..3, 0..12);
         prop_oneof![
-            (0u32..6, tokens()).prop_map(|(seq, tokens)| Change::Set(seq, tokens)),
+            (0u32..6, 0u32..2, tokens()).prop_map(|(seq, adapters, tokens)| Change::Set(seq, adapters, tokens)),
             (0u32..6, tokens()).prop_map(|(seq, tokens)| Change::Extend(seq, tokens)),
             (0u32..6, 0usize..16).prop_map(|(seq, len)| Change::Truncate(seq, len)),
             (0u32..6).prop_map(Change::Remove),
@@ -272,10 +280,12 @@ mod tests {
         ) {
             let mut tree = PrefixTree::new(6);
             let mut plain: Vec<Option<Vec<TokenId>>> = vec![None; 6];
+            let mut sets = [0; 6];
             for change in changes {
                 match change {
-                    Change::Set(seq, tokens) => {
-                        tree.set(seq, &tokens);
+                    Change::Set(seq, adapters, tokens) => {
+                        tree.set(seq, adapters, &tokens);
+                        sets[seq as usize] = adapters;
                         plain[seq as usize] = Some(tokens);
                     }
                     Change::Extend(seq, tokens) => {
@@ -295,9 +305,11 @@ mod tests {
                         plain[seq as usize] = None;
                     }
                 }
-                let truth = plain.iter().flatten().map(|all| common(all, &asked)).max().unwrap_or(0);
+                let of_the_set = plain.iter().zip(sets).filter(|(_, set)| *set == 0).filter_map(|(all, _)| all.as_ref());
+                let truth = of_the_set.map(|all| common(all, &asked)).max().unwrap_or(0);
                 prop_assert_eq!(longest(&tree, &asked).map_or(0, |found| found.len), truth);
-                for found in tree.matches(&asked) {
+                for found in tree.matches(0, &asked) {
+                    prop_assert_eq!(sets[found.seq as usize], 0);
                     let all = plain[found.seq as usize].as_ref().expect("only sequences that exist");
                     prop_assert!(found.len <= common(all, &asked));
                 }

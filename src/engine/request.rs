@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constrain::TokenFilter;
 
+use super::adapters::AdapterSet;
 use super::forward::TokenId;
 use super::handle::Ticket;
 use super::scheduler::Priority;
@@ -105,6 +106,7 @@ pub(super) struct Request {
     pub priority: Priority,
     pub shown: Vec<TokenId>,
     pub filter: Option<Box<dyn TokenFilter>>,
+    pub adapters: AdapterSet,
     /// Tell each token's probability, and that of so many others.
     pub logprobs: Option<usize>,
     pub events: EventSender,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use super::adapters::AdapterSet;
 use super::cache::Cache;
 use super::command::{Command, Measure};
 use super::error::EngineError;
@@ -22,7 +23,7 @@ const STRETCH: f64 = 2.0;
 /// Cells that are too few to look at twice.
 const FEW_CELLS: usize = 512;
 
-type Measurement = (Measure, std::sync::mpsc::SyncSender<Result<f64, String>>);
+type Measurement = (Measure, AdapterSet, std::sync::mpsc::SyncSender<Result<f64, String>>);
 
 pub(super) struct Engine<F: Forward> {
     pub(super) forward: F,
@@ -34,6 +35,8 @@ pub(super) struct Engine<F: Forward> {
     pub(super) running: Vec<Sequence>,
     pub(super) lanes: Vec<Lane<F::Sampler>>,
     pub(super) measurements: Vec<Measurement>,
+    /// An adapter was unloaded that somebody may still be computed with.
+    unloading: bool,
     pub(super) shared: Arc<Shared>,
     stopping: Arc<AtomicBool>,
     pub(super) pace: Pace,
@@ -44,6 +47,8 @@ pub(super) struct Engine<F: Forward> {
     pub(super) admissions: u64,
     /// Prompt tokens computed so far: the clock of deadlines.
     pub(super) prompt_clock: u64,
+    /// The latest pass in which nobody decoded.
+    pub(super) prompts_turn: u64,
     pub(super) views: Vec<View>,
     pub(super) plan: Plan,
     pub(super) rows: Vec<Row>,
@@ -82,6 +87,7 @@ impl<F: Forward> Engine<F> {
             running: Vec::new(),
             lanes: Vec::new(),
             measurements: Vec::new(),
+            unloading: false,
             shared,
             stopping,
             pace: Pace::new(STRETCH),
@@ -90,6 +96,7 @@ impl<F: Forward> Engine<F> {
             steps: 0,
             admissions: 0,
             prompt_clock: 0,
+            prompts_turn: 0,
             views: Vec::new(),
             plan: Plan::default(),
             rows: Vec::new(),
@@ -124,7 +131,13 @@ impl<F: Forward> Engine<F> {
     pub(super) fn take(&mut self, command: Command) {
         match command {
             Command::Wake => {}
-            Command::Measure(what, reply) => self.measurements.push((what, reply)),
+            Command::Measure(what, adapters, reply) => self.measurements.push((what, adapters, reply)),
+            Command::Unloaded(adapter) => {
+                self.unloading = true;
+                if let Err(error) = self.cache.forget_adapter(&mut self.forward, adapter) {
+                    tracing::error!(error, "what was computed with an unloaded adapter could not be removed");
+                }
+            }
             Command::Generate(request) => {
                 self.meter.requests.increment(1);
                 let due = deadline(self.prompt_clock, request.prompt.len(), request.priority);
@@ -150,6 +163,7 @@ impl<F: Forward> Engine<F> {
             return Outcome::Stopped;
         }
         self.reap();
+        self.let_adapters_go();
         if self.running.is_empty() && !self.measurements.is_empty() {
             self.measure();
         }
@@ -191,6 +205,15 @@ impl<F: Forward> Engine<F> {
         }
     }
 
+    /// An adapter that was unloaded goes when nobody is computed with it any more.
+    fn let_adapters_go(&mut self) {
+        let waiting = self.waiting.iter().map(|(sequence, _)| sequence);
+        if self.unloading && !self.running.iter().chain(waiting).any(|sequence| sequence.adapters.is_stale()) {
+            self.forward.let_go();
+            self.unloading = false;
+        }
+    }
+
     /// Gives waiting sequences their place, the most urgent first.
     fn admit(&mut self) {
         for sequence in &mut self.running {
@@ -210,7 +233,7 @@ impl<F: Forward> Engine<F> {
                 }
                 return;
             }
-            let found = self.cache.find(&sequence.tokens);
+            let found = self.cache.find(&sequence.tokens, &sequence.adapters);
             // Somebody computes more of this prompt right now: it will be there soon, for nothing.
             if let Some(coming) = found.coming
                 && let Some(leader) = self.running.iter_mut().find(|running| running.seq == coming.seq)
@@ -227,7 +250,8 @@ impl<F: Forward> Engine<F> {
                 }
                 return;
             }
-            match self.cache.admit(&mut self.forward, &sequence.tokens, found, sequence.repeatable) {
+            let Sequence { tokens, adapters, repeatable, .. } = sequence;
+            match self.cache.admit(&mut self.forward, tokens, adapters, found, *repeatable) {
                 Ok(Some(place)) => {
                     let (mut sequence, lane) = self.waiting.remove(index);
                     self.admissions += 1;
@@ -301,6 +325,7 @@ impl<F: Forward> Engine<F> {
                 n_outputs: shape.n_outputs,
                 prefill: self.pace.budget(decoding, prefilling),
                 tile: shape.tile,
+                prompts_turn: self.prompts_turn,
                 exclusive: self.config.deterministic,
             };
             plan(&self.views, limits, &mut self.plan);
@@ -349,7 +374,8 @@ impl<F: Forward> Engine<F> {
                 let save = self.cache.next_save(sequence.seq).unwrap_or(usize::MAX);
                 Work::Prefill { left: sequence.pending(), cut: sequence.cut.min(save).min(sequence.own_cut()).max(1) }
             };
-            self.views.push(View { work, deadline: sequence.deadline, served: sequence.served });
+            let (set, turn) = self.cache.turn(sequence.seq);
+            self.views.push(View { work, deadline: sequence.deadline, served: sequence.served, set, turn });
         }
     }
 
@@ -378,7 +404,12 @@ impl<F: Forward> Engine<F> {
         if reason == FinishReason::Cancelled {
             self.meter.cancelled.increment(1);
         }
-        if let Err(error) = self.cache.retire(&mut self.forward, sequence.seq, &sequence.tokens) {
+        // What nobody can ask for is not kept.
+        let kept = match sequence.adapters.is_stale() {
+            true => self.cache.release(&mut self.forward, sequence.seq),
+            false => self.cache.retire(&mut self.forward, sequence.seq, &sequence.tokens),
+        };
+        if let Err(error) = kept {
             tracing::error!(error, "a finished sequence could not be kept");
         }
         sequence.events.send(Event::Done(sequence.summary(reason, stop)));
@@ -418,8 +449,9 @@ impl<F: Forward> Engine<F> {
     }
 
     fn measure(&mut self) {
-        for (what, reply) in std::mem::take(&mut self.measurements) {
-            let result = self.cache.forget_idle(&mut self.forward).and_then(|()| self.forward.measure(what));
+        for (what, adapters, reply) in std::mem::take(&mut self.measurements) {
+            let forgotten = self.cache.forget_idle(&mut self.forward);
+            let result = forgotten.and_then(|()| self.forward.measure(what, &adapters));
             let _ = reply.send(result);
         }
     }

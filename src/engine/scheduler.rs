@@ -19,6 +19,16 @@ pub struct View {
     pub deadline: u64,
     /// The step in which it was last served.
     pub served: u64,
+    /// Which adapters it is computed with. A pass has those of one set only.
+    pub set: u32,
+    /// The latest pass that had this set.
+    pub turn: u64,
+}
+
+impl View {
+    fn decodes(&self) -> bool {
+        matches!(self.work, Work::Decode { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +42,8 @@ pub struct Limits {
     /// Rows from which on a pass must not mix prompts with decoding: attention then works on tiles of rows, and rows of
     /// many sequences in one tile cost as if each attended to the cells of all of them.
     pub tile: usize,
+    /// The latest pass in which nobody decoded: the turn of the sets that have prompts only.
+    pub prompts_turn: u64,
     /// Serve one sequence only, whichever waited longest.
     pub exclusive: bool,
 }
@@ -44,7 +56,7 @@ pub struct Share {
 }
 
 /// How urgent a request is to its client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     Interactive,
@@ -75,21 +87,34 @@ pub struct Plan {
 
 impl Plan {
     /// Sets `order` to the views that `wanted` picks.
-    fn pick(&mut self, views: &[View], wanted: impl Fn(&Work) -> bool) {
+    fn pick(&mut self, views: &[View], wanted: impl Fn(&View) -> bool) {
         self.order.clear();
-        self.order.extend((0..views.len()).filter(|index| wanted(&views[*index].work)));
+        self.order.extend((0..views.len()).filter(|index| wanted(&views[*index])));
     }
 }
 
-/// Fills `plan` with the next pass: a token for each decoding sequence, then prompts in order of their deadline.
+/// The set whose turn it is. Each set with streams has one a round. The others have one together, for the most urgent of
+/// their prompts: so streams go on however many sets come and go, and prompts keep their order.
+fn next_set(views: &[View], prompts_turn: u64) -> Option<u32> {
+    let streams = |set| views.iter().any(|view| view.set == set && view.decodes());
+    let prompts = views.iter().filter(|view| matches!(view.work, Work::Prefill { .. }) && !streams(view.set));
+    let most_urgent = prompts.min_by_key(|view| view.deadline).map(|view| (prompts_turn, view.set));
+    let decoding = views.iter().filter(|view| view.decodes()).map(|view| (view.turn, view.set));
+    decoding.chain(most_urgent).min().map(|(_, set)| set)
+}
+
+/// Fills `plan` with the next pass: a token for each decoding sequence of the set of adapters whose turn it is, then
+/// its prompts in order of their deadline.
 pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
     plan.shares.clear();
     if limits.exclusive {
         return plan_exclusive(views, limits, plan);
     }
+    let several = views.iter().any(|view| view.set != views[0].set);
+    let set = if several { next_set(views, limits.prompts_turn) } else { views.first().map(|view| view.set) };
     let mut rows = limits.n_batch;
     let mut outputs = limits.n_outputs;
-    plan.pick(views, |work| matches!(work, Work::Decode { .. }));
+    plan.pick(views, |view| view.decodes() && Some(view.set) == set);
     if plan.order.len() > rows.min(outputs) {
         plan.order.sort_unstable_by_key(|index| views[*index].served);
     }
@@ -100,9 +125,16 @@ pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
     }
     rows -= decoding;
     outputs -= decoding;
-    let mut room = if decoding == 0 { rows } else { limits.prefill.min(rows) };
+    let mut room = if decoding > 0 {
+        limits.prefill.min(rows)
+    } else if several && views.iter().any(View::decodes) {
+        // The streams of other sets wait for this pass.
+        limits.prefill.clamp(1, rows)
+    } else {
+        rows
+    };
 
-    plan.pick(views, |work| matches!(work, Work::Prefill { .. }));
+    plan.pick(views, |view| matches!(view.work, Work::Prefill { .. }) && Some(view.set) == set);
     plan.order.sort_unstable_by_key(|index| (views[*index].deadline, *index));
     for index in plan.order.iter().copied() {
         let Work::Prefill { left, cut } = views[index].work else { continue };
@@ -155,12 +187,34 @@ mod tests {
     }
 
     fn view() -> impl Strategy<Value = View> {
-        (work(), 0u64..1000, 0u64..1000).prop_map(|(work, deadline, served)| View { work, deadline, served })
+        (work(), 0u64..1000, 0u64..1000).prop_map(|(work, deadline, served)| View {
+            work,
+            deadline,
+            served,
+            set: 0,
+            turn: 0,
+        })
+    }
+
+    /// Sequences of up to four sets of adapters.
+    fn views() -> impl Strategy<Value = Vec<View>> {
+        let of_sets = (prop::collection::vec((view(), 0usize..4), 0..80), [0u64..9, 0u64..9, 0u64..9, 0u64..9]);
+        let with_set =
+            |turns: [u64; 4]| move |(view, set): (View, usize)| View { set: set as u32, turn: turns[set], ..view };
+        let mixed = of_sets.prop_map(move |(all, turns)| all.into_iter().map(with_set(turns)).collect());
+        prop_oneof![prop::collection::vec(view(), 0..80), mixed]
     }
 
     fn limits() -> impl Strategy<Value = Limits> {
-        (1usize..600, 1usize..64, 0usize..600, 8usize..100, any::<bool>()).prop_map(
-            |(n_batch, n_outputs, prefill, tile, exclusive)| Limits { n_batch, n_outputs, prefill, tile, exclusive },
+        (1usize..600, 1usize..64, 0usize..600, 8usize..100, 0u64..9, any::<bool>()).prop_map(
+            |(n_batch, n_outputs, prefill, tile, prompts_turn, exclusive)| Limits {
+                n_batch,
+                n_outputs,
+                prefill,
+                tile,
+                prompts_turn,
+                exclusive,
+            },
         )
     }
 
@@ -182,7 +236,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_plan_keeps_all_limits(views in prop::collection::vec(view(), 0..80), limits in limits()) {
+        fn a_plan_keeps_all_limits(views in views(), limits in limits()) {
             let shares = shares(&views, limits);
             let rows: usize = shares.iter().map(|share| share.tokens).sum();
             prop_assert!(rows <= limits.n_batch);
@@ -191,6 +245,7 @@ mod tests {
             for share in &shares {
                 prop_assert!(seen.insert(share.index), "served twice");
                 prop_assert!(share.tokens > 0);
+                prop_assert_eq!(views[share.index].set, views[shares[0].index].set, "two sets in a pass");
                 match views[share.index].work {
                     Work::Decode { guesses } => prop_assert!(share.tokens <= 1 + guesses),
                     Work::Prefill { left, cut } => prop_assert!(share.tokens <= left.min(cut)),
@@ -204,11 +259,12 @@ mod tests {
 
         #[test]
         fn whoever_decodes_is_served_while_there_is_room(
-            views in prop::collection::vec(view(), 0..80), limits in limits()
+            views in views(), limits in limits()
         ) {
             let limits = Limits { exclusive: false, ..limits };
             let shares = shares(&views, limits);
-            let decodes = |view: &View| matches!(view.work, Work::Decode { .. });
+            let Some(set) = shares.first().map(|share| views[share.index].set) else { return Ok(()) };
+            let decodes = |view: &View| view.decodes() && view.set == set;
             let served = shares.iter().filter(|share| decodes(&views[share.index])).count();
             let wanted = views.iter().filter(|view| decodes(view)).count().min(limits.n_batch).min(limits.n_outputs);
             let rows: usize = shares.iter().map(|share| share.tokens).sum();
@@ -219,7 +275,7 @@ mod tests {
 
         /// There is always progress where there is work.
         #[test]
-        fn a_plan_is_empty_only_where_all_rest(views in prop::collection::vec(view(), 0..80), limits in limits()) {
+        fn a_plan_is_empty_only_where_all_rest(views in views(), limits in limits()) {
             let shares = shares(&views, limits);
             let resting = views.iter().all(|view| view.work == Work::Rest);
             prop_assert_eq!(shares.is_empty(), resting);
@@ -227,9 +283,36 @@ mod tests {
 
         #[test]
         fn a_lone_prefill_gets_the_whole_batch(left in 1usize..5000, limits in limits()) {
-            let view = View { work: Work::Prefill { left, cut: left }, deadline: 0, served: 0 };
+            let view = View { work: Work::Prefill { left, cut: left }, deadline: 0, served: 0, set: 0, turn: 0 };
             prop_assert_eq!(shares(&[view], limits), vec![Share { index: 0, tokens: left.min(limits.n_batch) }]);
         }
+    }
+
+    /// Three streams of different sets, and two sets that have only prompts.
+    #[test]
+    fn sets_take_turns_and_prompts_keep_their_order() {
+        let mut limits =
+            Limits { n_batch: 512, n_outputs: 64, prefill: 10, tile: 64, prompts_turn: 0, exclusive: false };
+        let view = |set, work, deadline| View { work, deadline, served: 0, set, turn: 0 };
+        let (stream, prompt) = (Work::Decode { guesses: 0 }, Work::Prefill { left: 400, cut: 400 });
+        let mut views =
+            [view(0, stream, 0), view(1, stream, 0), view(2, stream, 0), view(3, prompt, 9), view(4, prompt, 5)];
+        let mut served = Vec::new();
+        for pass in 1..=8 {
+            let shares = shares(&views, limits);
+            let [share] = shares[..] else { panic!("one of each set: {shares:?}") };
+            let set = views[share.index].set;
+            assert_eq!(share.tokens, if set == 4 { 10 } else { 1 }, "a prompt does not hold up streams");
+            views.iter_mut().filter(|view| view.set == set).for_each(|view| view.turn = pass);
+            if set == 4 {
+                limits.prompts_turn = pass;
+            }
+            served.push(set);
+        }
+        served[..4].sort_unstable();
+        assert_eq!(served[..4], [0, 1, 2, 4], "set 3 waits for the more urgent prompt");
+        served[4..].sort_unstable();
+        assert_eq!(served[4..], served[..4], "and the next round is the same");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::adapters::AdapterSet;
 use super::detokenizer::Detokenizer;
 use super::event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 use super::forward::{Forward, Probabilities, TokenId};
@@ -25,6 +26,8 @@ pub(super) struct Sequence {
     pub cut: usize,
     /// The same request is to give the same text again, see [`Sequence::own_cut`].
     pub repeatable: bool,
+    /// What it is computed with besides the model.
+    pub adapters: AdapterSet,
     pub deadline: u64,
     /// The step in which it was last part of a pass.
     pub served: u64,
@@ -83,6 +86,7 @@ impl Sequence {
             decoding: false,
             cut: usize::MAX,
             repeatable: request.sampling.seed.is_some(),
+            adapters: request.adapters,
             deadline,
             served: 0,
             admitted: 0,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
+use super::adapters::{AdapterSet, EngineAdapter};
 use super::command::Command;
 use super::event::{Event, FinishReason};
 use super::forward::TokenId;
@@ -17,17 +18,22 @@ use super::scheduler::Priority;
 use super::simulation::{Machine, Rule, Simulation};
 use super::stream::{EventStream, channel};
 
-/// The next token is a hash of all before it: a single wrong cell changes everything after it.
+/// The next token is a hash of all before it and of the adapters: a single wrong cell changes everything after it.
 struct Hash;
+
+/// What an adapter of these tests is made from.
+type Weights = Arc<u64>;
 
 const END: TokenId = 0;
 const VOCABULARY: u64 = 97;
 
 impl Rule for Hash {
-    fn next(&self, tokens: &[TokenId], _: usize) -> Result<TokenId, String> {
-        let hash = tokens
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, token| (hash ^ u64::from(*token)).wrapping_mul(0x0100_0000_01b3));
+    fn next(&self, tokens: &[TokenId], _: usize, adapters: &AdapterSet) -> Result<TokenId, String> {
+        let adapters = adapters.weights::<Weights>().into_iter();
+        let adapters = adapters.map(|(weights, scale)| *weights << 32 | u64::from(scale.to_bits()));
+        let hash = adapters
+            .chain(tokens.iter().map(|token| u64::from(*token)))
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, part| (hash ^ part).wrapping_mul(0x0100_0000_01b3));
         Ok(TokenId::try_from((hash >> 17) % VOCABULARY).unwrap_or(END))
     }
 
@@ -40,8 +46,8 @@ impl Rule for Hash {
 struct Endless;
 
 impl Rule for Endless {
-    fn next(&self, tokens: &[TokenId], prompt: usize) -> Result<TokenId, String> {
-        Ok(Hash.next(tokens, prompt)?.max(1))
+    fn next(&self, tokens: &[TokenId], prompt: usize, adapters: &AdapterSet) -> Result<TokenId, String> {
+        Ok(Hash.next(tokens, prompt, adapters)?.max(1))
     }
 
     fn piece(&self, token: TokenId) -> Option<Arc<str>> {
@@ -50,10 +56,10 @@ impl Rule for Endless {
 }
 
 /// What the rule makes of a prompt without any engine.
-fn expected(prompt: &[TokenId], most: usize) -> (String, FinishReason) {
+fn expected(prompt: &[TokenId], adapters: &AdapterSet, most: usize) -> (String, FinishReason) {
     let (mut tokens, mut text) = (prompt.to_vec(), String::new());
     for _ in 0..most {
-        let token = Hash.next(&tokens, prompt.len()).expect("never fails");
+        let token = Hash.next(&tokens, prompt.len(), adapters).expect("never fails");
         let Some(piece) = Hash.piece(token) else { return (text, FinishReason::Eos) };
         text.push_str(&piece);
         tokens.push(token);
@@ -63,6 +69,7 @@ fn expected(prompt: &[TokenId], most: usize) -> (String, FinishReason) {
 
 struct Client {
     prompt: Vec<TokenId>,
+    adapters: AdapterSet,
     max_tokens: usize,
     stream: Option<EventStream>,
     text: String,
@@ -99,6 +106,16 @@ impl World {
     }
 
     fn arrive(&mut self, prompt: Vec<TokenId>, max_tokens: usize, priority: Priority) -> &mut Client {
+        self.arrive_with(&AdapterSet::default(), prompt, max_tokens, priority)
+    }
+
+    fn arrive_with(
+        &mut self,
+        adapters: &AdapterSet,
+        prompt: Vec<TokenId>,
+        max_tokens: usize,
+        priority: Priority,
+    ) -> &mut Client {
         let (events, stream) = channel(None, prompt.len());
         self.engine.take(Command::Generate(Request {
             prompt: prompt.clone(),
@@ -108,6 +125,7 @@ impl World {
             priority,
             shown: Vec::new(),
             filter: None,
+            adapters: adapters.clone(),
             logprobs: None,
             events,
             ticket: Ticket::take(&self.shared, usize::MAX).expect("no limit"),
@@ -115,6 +133,7 @@ impl World {
         }));
         self.clients.push(Client {
             prompt,
+            adapters: adapters.clone(),
             max_tokens,
             stream: Some(stream),
             text: String::new(),
@@ -164,7 +183,7 @@ impl World {
         assert!(self.engine.running.is_empty() && self.engine.waiting.is_empty());
         assert_eq!(self.engine.cache.running_cells(), 0, "nobody runs, so nobody holds a cell");
         for client in self.clients.iter().filter(|client| client.stream.is_some()) {
-            let (text, end) = expected(&client.prompt, client.max_tokens);
+            let (text, end) = expected(&client.prompt, &client.adapters, client.max_tokens);
             let room = self.machine.n_ctx_seq - client.prompt.len();
             if client.max_tokens <= room {
                 assert_eq!((client.text.as_str(), client.end), (text.as_str(), Some(end)));
@@ -206,6 +225,7 @@ fn live(seed: u64) {
     let deterministic = chance(&mut rng, 0.1);
     let mut world = World::new(machine, parallel, deterministic, lookup);
     // A few beginnings, so that much is shared.
+    let mut pool = Pool::new(if chance(&mut rng, 0.5) { 3 } else { 0 });
     let stems: Vec<Vec<TokenId>> = (0..3).map(|_| (0..rng.usize(1..30)).map(|_| rng.u32(1..90)).collect()).collect();
     for _ in 0..rng.u32(5..60) {
         for _ in 0..rng.u32(0..3) {
@@ -217,15 +237,59 @@ fn live(seed: u64) {
             let steps = world.steps;
             let leaves = chance(&mut rng, 0.2).then(|| steps + rng.u64(0..30));
             let reads_every = if chance(&mut rng, 0.1) { 7 } else { 1 };
-            let client = world.arrive(prompt, rng.usize(0..40), priority);
+            let adapters = pool.draw(&mut rng);
+            let client = world.arrive_with(&adapters, prompt, rng.usize(0..40), priority);
             client.leaves = leaves;
             client.reads_every = reads_every;
+        }
+        if chance(&mut rng, 0.1) {
+            pool.swap(&mut world, &mut rng);
         }
         for _ in 0..rng.u32(0..6) {
             world.step();
         }
     }
     world.finish(200_000);
+    world.clients.clear();
+    for weights in &pool.swapped {
+        assert_eq!(Arc::strong_count(weights), 1, "an adapter that was unloaded is still held");
+    }
+}
+
+/// The adapters of one life.
+struct Pool {
+    loaded: Vec<(Weights, EngineAdapter)>,
+    /// Those that were replaced.
+    swapped: Vec<Weights>,
+}
+
+impl Pool {
+    fn new(n: u64) -> Self {
+        Self { loaded: (0..n).map(Self::load).collect(), swapped: Vec::new() }
+    }
+
+    fn load(number: u64) -> (Weights, EngineAdapter) {
+        let weights = Arc::new(number);
+        (Arc::clone(&weights), EngineAdapter::new(weights))
+    }
+
+    fn draw(&self, rng: &mut fastrand::Rng) -> AdapterSet {
+        let scales = [0.0, 0.0, 0.5, 1.0];
+        AdapterSet::new(self.loaded.iter().map(|(_, adapter)| (adapter.clone(), scales[rng.usize(0..4)])))
+    }
+
+    /// Another one takes the place of one of them, while it may be in use.
+    fn swap(&mut self, world: &mut World, rng: &mut fastrand::Rng) {
+        if self.loaded.is_empty() {
+            return;
+        }
+        let new = Self::load(10 + self.swapped.len() as u64);
+        let place = rng.usize(0..self.loaded.len());
+        let (weights, adapter) = std::mem::replace(&mut self.loaded[place], new);
+        adapter.set_unloaded();
+        world.engine.take(Command::Unloaded(adapter.id()));
+        self.swapped.push(weights);
+    }
 }
 
 #[test]
@@ -295,6 +359,66 @@ fn streams_go_on_while_a_long_prompt_is_computed() {
     }
     let longest = world.engine.rows.len();
     assert!(longest < 20, "{longest} rows in a pass beside 4 streams");
+}
+
+#[test]
+fn nothing_is_shared_across_adapters_and_all_within_them() {
+    let mut world = World::new(machine(), 8, false, 0);
+    let (_, adapter) = Pool::load(1);
+    let sets = [AdapterSet::default(), AdapterSet::new([(adapter.clone(), 1.0)]), AdapterSet::new([(adapter, 0.5)])];
+    for (round, computed) in [(0, 202), (1, 1)] {
+        for set in &sets {
+            let before = world.engine.prompt_clock;
+            world.arrive_with(set, prompt(51), 4, Priority::Normal);
+            world.finish_keeping();
+            assert_eq!(world.engine.prompt_clock - before, computed, "round {round}, {set:?}");
+        }
+    }
+    world.finish(1000);
+}
+
+#[test]
+fn a_stream_goes_on_each_round_whoever_comes_with_other_adapters() {
+    let mut world = World::new(machine(), 8, false, 0);
+    let [first, second] = [1, 2].map(|number| AdapterSet::new([(Pool::load(number).1, 1.0)]));
+    world.engine.forward = Simulation::new(Arc::new(Endless), machine());
+    world.arrive_with(&first, vec![50, 7, 9], 400, Priority::Normal);
+    world.arrive_with(&second, vec![50, 7, 9], 400, Priority::Normal);
+    for _ in 0..10 {
+        world.step();
+    }
+    for round in 0..30 {
+        let before: Vec<usize> = world.clients[..2].iter().map(|client| client.text.len()).collect();
+        // Each comes with a set of its own, and is urgent.
+        let set = AdapterSet::new([(Pool::load(100 + round).1, 1.0)]);
+        world.arrive_with(&set, prompt(60), 1, Priority::Interactive);
+        for _ in 0..3 {
+            world.step();
+        }
+        for (client, before) in world.clients.iter().zip(before) {
+            assert!(client.text.len() > before, "a stream stood still in round {round}");
+        }
+    }
+    world.finish_keeping();
+}
+
+#[test]
+fn an_unloaded_adapter_goes_with_its_last_sequence() {
+    let mut world = World::new(machine(), 8, false, 0);
+    let (weights, adapter) = Pool::load(7);
+    let set = AdapterSet::new([(adapter.clone(), 1.0)]);
+    world.arrive_with(&set, prompt(51), 3, Priority::Normal);
+    world.finish_keeping();
+    world.arrive_with(&set, prompt(51), 30, Priority::Normal);
+    world.step();
+    adapter.set_unloaded();
+    world.engine.take(Command::Unloaded(adapter.id()));
+    drop((adapter, set));
+    world.step();
+    assert!(Arc::strong_count(&weights) > 1, "somebody is computed with it");
+    world.finish(1000);
+    world.clients.clear();
+    assert_eq!(Arc::strong_count(&weights), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::constrain::TokenFilter;
 
+use super::adapters::AdapterSet;
 use super::command::Measure;
 use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
@@ -13,11 +14,11 @@ use super::request::SamplingParams;
 
 /// What comes next in a sequence.
 pub trait Rule: Send + Sync {
-    /// The token after `tokens`, of which the first `prompt` were given.
+    /// The token after `tokens`, of which the first `prompt` were given, as the model with these adapters says it.
     ///
     /// # Errors
     /// A failure that ends the sequence.
-    fn next(&self, tokens: &[TokenId], prompt: usize) -> Result<TokenId, String>;
+    fn next(&self, tokens: &[TokenId], prompt: usize, adapters: &AdapterSet) -> Result<TokenId, String>;
 
     /// Text of a token; `None` for the one that ends a generation.
     fn piece(&self, token: TokenId) -> Option<Arc<str>>;
@@ -43,6 +44,8 @@ struct Held {
     cells: Vec<usize>,
     /// Position that a recurrent state has come to.
     state: usize,
+    /// Key of the adapter set that the cells were computed with.
+    adapters: Vec<(u64, u32)>,
 }
 
 pub(super) struct Simulation {
@@ -54,6 +57,8 @@ pub(super) struct Simulation {
     held: Vec<Held>,
     /// Sequence and length at each row of the latest pass.
     rows: Vec<(u32, usize)>,
+    /// Of the latest pass.
+    adapters: AdapterSet,
 }
 
 impl EngineHandle {
@@ -75,6 +80,7 @@ impl Simulation {
             free: (0..machine.n_cells).rev().collect(),
             held: vec![Held::default(); machine.n_seq_max as usize],
             rows: Vec::new(),
+            adapters: AdapterSet::default(),
         }
     }
 
@@ -97,6 +103,14 @@ impl Simulation {
             return Err(ForwardError::Failed(format!(
                 "position {} of a sequence that holds {len} and has come to {state}",
                 row.pos
+            )));
+        }
+        if held.tokens.is_empty() {
+            held.adapters = self.adapters.key().collect();
+        } else if !held.adapters.iter().copied().eq(self.adapters.key()) {
+            return Err(ForwardError::Failed(format!(
+                "a sequence that was computed with {:?} goes on with {:?}",
+                held.adapters, self.adapters
             )));
         }
         let cell = self.free.pop().ok_or(ForwardError::NoCells)?;
@@ -139,8 +153,9 @@ impl Forward for Simulation {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<(), ForwardError> {
+    fn decode(&mut self, rows: &[Row], adapters: &AdapterSet) -> Result<(), ForwardError> {
         self.rows.clear();
+        self.adapters = adapters.clone();
         if rows.len() > self.free.len() {
             return Err(ForwardError::NoCells);
         }
@@ -158,7 +173,7 @@ impl Forward for Simulation {
         for lane in lanes {
             lane.sample(|prompt, row, wanted| {
                 let (seq, len) = self.rows[row];
-                let token = self.rule.next(&self.held[seq as usize].tokens[..len], *prompt)?;
+                let token = self.rule.next(&self.held[seq as usize].tokens[..len], *prompt, &self.adapters)?;
                 // There is nothing else that it could have been.
                 let certain = |n| Probabilities { sampled: 0.0, top: [(token, 0.0)].into_iter().take(n).collect() };
                 Ok((token, wanted.map(certain)))
@@ -186,8 +201,14 @@ impl Forward for Simulation {
             self.holders[*cell] += 1;
         }
         self.held[to as usize] =
-            Held { tokens: source.tokens[..len].to_vec(), cells: source.cells[..len].to_vec(), state };
+            Held { tokens: source.tokens[..len].to_vec(), cells: source.cells[..len].to_vec(), state, ..source };
         Ok(())
+    }
+
+    fn let_go(&mut self) {
+        if self.adapters.is_stale() {
+            self.adapters = AdapterSet::default();
+        }
     }
 
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String> {
@@ -228,7 +249,7 @@ impl Forward for Simulation {
         Some(Duration::from_millis(5 + self.rows.len() as u64))
     }
 
-    fn measure(&mut self, _: Measure) -> Result<f64, String> {
+    fn measure(&mut self, _: Measure, _: &AdapterSet) -> Result<f64, String> {
         Err("a simulation has no speed to measure".into())
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
-use super::types::TensorType;
+use super::read::Keep;
+use super::types::{TensorType, file_type_name};
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,8 @@ pub enum Value {
     I64(i64),
     F64(f64),
     Strings(Vec<String>),
-    /// An array of anything but strings. `kind` is GGUF's number of the element type; only the first elements are kept.
+    /// An array of anything but strings, of which only the first elements are kept, or a long list of strings of which
+    /// [`Header::skim`] kept the control tokens. `kind` is GGUF's number of the element type.
     Array {
         kind: u32,
         len: u64,
@@ -113,7 +115,32 @@ impl Header {
     /// # Errors
     /// Anything but a whole GGUF header of version 2 or 3.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        super::read::read(path)
+        super::read::read(path, Keep::Strings)
+    }
+
+    /// As [`Header::open`], but several times faster: of a vocabulary only its length and the tokens that look like
+    /// control tokens are kept, so that [`super::validate_model`] does not accept what comes of it.
+    ///
+    /// # Errors
+    /// As [`Header::open`].
+    pub fn skim(path: &Path) -> Result<Self, GgufError> {
+        super::read::read(path, Keep::ControlTokens)
+    }
+
+    /// As [`Header::open`], of a file that is in memory.
+    ///
+    /// # Errors
+    /// As [`Header::open`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
+        super::read::parse(bytes, Keep::Strings)
+    }
+
+    /// As [`Header::skim`], of a file that is in memory.
+    ///
+    /// # Errors
+    /// As [`Header::open`].
+    pub fn parse_skimming(bytes: &[u8]) -> Result<Self, GgufError> {
+        super::read::parse(bytes, Keep::ControlTokens)
     }
 
     pub(super) fn new(
@@ -179,7 +206,30 @@ impl Header {
     /// Whether it is a LoRA adapter and not a model.
     #[must_use]
     pub fn is_adapter(&self) -> bool {
-        self.get("general.type").and_then(Value::as_str) == Some("adapter")
+        self.text("general.type") == Some("adapter")
+    }
+
+    /// Whether it is a projector, which turns images or sound into a model's embeddings.
+    #[must_use]
+    pub fn is_projector(&self) -> bool {
+        self.architecture() == "clip" || self.text("general.type") == Some("mmproj")
+    }
+
+    /// A value that is a text and not empty.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// Tokens of the vocabulary that look like control tokens, e.g. `<|im_end|>`.
+    pub fn control_tokens(&self) -> impl Iterator<Item = &str> {
+        let (all, kept): (&[String], &[Value]) = match self.get("tokenizer.ggml.tokens") {
+            Some(Value::Strings(tokens)) => (tokens, &[]),
+            Some(Value::Array { head, .. }) => (&[], head),
+            _ => (&[], &[]),
+        };
+        let looks = |token: &&str| token.starts_with('<') || token.starts_with("▁<");
+        all.iter().map(String::as_str).filter(looks).chain(kept.iter().filter_map(Value::as_str))
     }
 
     /// Tokens that the model was trained for.
@@ -200,9 +250,14 @@ impl Header {
         self.tensors.iter().filter_map(TensorInfo::elements).fold(0, u64::saturating_add)
     }
 
-    /// The number format that most of the weights have, e.g. `Q4_1`.
+    /// What the file says of its number formats, e.g. `Q4_K_M`; else the one that most of the weights have.
     #[must_use]
     pub fn quantization(&self) -> String {
+        let said = self.get("general.file_type").and_then(Value::as_u64).and_then(file_type_name);
+        said.map_or_else(|| self.commonest_type(), str::to_owned)
+    }
+
+    fn commonest_type(&self) -> String {
         let mut elements: HashMap<u32, u64> = HashMap::new();
         for tensor in self.tensors.iter().filter(|tensor| tensor.dims.len() >= 2) {
             *elements.entry(tensor.type_id).or_default() += tensor.elements().unwrap_or(0);

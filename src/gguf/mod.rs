@@ -18,5 +18,5 @@ pub use error::GgufError;
 pub use header::{Header, TensorInfo, Value};
 pub use shards::shards;
 pub use types::TensorType;
-pub use validate::validate_model;
+pub use validate::{check_tensors, validate_model, validate_outline};
 pub use validate_adapter::validate_adapter;

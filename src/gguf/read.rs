@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use super::error::GgufError;
@@ -14,21 +14,48 @@ const MAX_TENSORS: u64 = 1 << 20;
 const MAX_KEY_BYTES: u64 = 1 << 16;
 /// Chat templates and merges are the longest strings there are.
 const MAX_STRING_BYTES: u64 = 16 << 20;
+/// The largest vocabularies have a quarter of a million tokens and twice as many merges.
+const MAX_STRINGS: u64 = 1 << 22;
+/// All metadata and tensor descriptions together; what real models need is a tenth of it.
+const MAX_HEADER_BYTES: u64 = 256 << 20;
 const MAX_DIMS: u32 = 4;
 const MAX_ARRAY_DEPTH: u32 = 4;
 
-pub(super) fn read(path: &Path) -> Result<Header, GgufError> {
+/// How much of long lists is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// All strings, and the first numbers.
+    Strings,
+    /// Of long lists of strings only those that look like control tokens: no vocabulary is built.
+    ControlTokens,
+}
+
+pub(super) fn read(path: &Path, keep: Keep) -> Result<Header, GgufError> {
     let io = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => GgufError::NotFound(path.to_owned()),
         _ => GgufError::Io { path: path.to_owned(), error },
     };
-    let file = File::open(path).map_err(io)?;
+    let file = open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
-    if metadata.is_dir() {
-        return Err(GgufError::Invalid { path: path.to_owned(), what: "is a directory, not a GGUF file".into() });
+    if !metadata.is_file() {
+        let kind = if metadata.is_dir() { "a directory" } else { "a pipe, socket or device" };
+        return Err(GgufError::Invalid { path: path.to_owned(), what: format!("is {kind}, not a GGUF file") });
     }
-    let mut reader = Reader { inner: BufReader::with_capacity(1 << 18, file), path, len: metadata.len(), at: 0 };
-    reader.header()
+    let inner = BufReader::with_capacity(1 << 18, file);
+    Reader { inner, path, len: metadata.len(), at: 0, keep }.header()
+}
+
+pub(super) fn parse(bytes: &[u8], keep: Keep) -> Result<Header, GgufError> {
+    Reader { inner: bytes, path: Path::new("memory"), len: bytes.len() as u64, at: 0, keep }.header()
+}
+
+/// Opening a named pipe would wait for somebody to write to it.
+fn open(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.open(path)
 }
 
 struct Reader<'a, R> {
@@ -38,9 +65,10 @@ struct Reader<'a, R> {
     len: u64,
     /// Bytes read so far.
     at: u64,
+    keep: Keep,
 }
 
-impl<R: Read> Reader<'_, R> {
+impl<R: BufRead> Reader<'_, R> {
     fn header(&mut self) -> Result<Header, GgufError> {
         self.magic()?;
         let n_tensors = self.count("tensors", MAX_TENSORS)?;
@@ -134,8 +162,13 @@ impl<R: Read> Reader<'_, R> {
             9 => 12,
             kind => return Err(self.invalid(format!("a metadata array has the unknown type {kind}"))),
         };
+        const KEPT: u64 = 1024;
         self.need(n.saturating_mul(smallest))?;
         match kind {
+            8 if n > MAX_STRINGS => {
+                Err(self.invalid(format!("a list claims {n} strings; at most {MAX_STRINGS} are allowed")))
+            }
+            8 if self.keep == Keep::ControlTokens && n > KEPT => self.control_tokens(n),
             8 => Ok(Value::Strings((0..n).map(|_| self.string(MAX_STRING_BYTES)).collect::<Result<_, _>>()?)),
             9 => {
                 for _ in 0..n {
@@ -144,7 +177,6 @@ impl<R: Read> Reader<'_, R> {
                 Ok(Value::Array { kind, len: n, head: Vec::new() })
             }
             kind => {
-                const KEPT: u64 = 1024;
                 let head = (0..n.min(KEPT)).map(|_| self.value(kind, depth)).collect::<Result<_, _>>()?;
                 self.skip(n.saturating_sub(KEPT) * smallest)?;
                 Ok(Value::Array { kind, len: n, head })
@@ -152,12 +184,37 @@ impl<R: Read> Reader<'_, R> {
         }
     }
 
-    fn string(&mut self, limit: u64) -> Result<String, GgufError> {
+    /// Strings such as `<|fim_prefix|>`, of a list of `n`.
+    fn control_tokens(&mut self, n: u64) -> Result<Value, GgufError> {
+        const LONGEST: u64 = 32;
+        let mut head = Vec::new();
+        for _ in 0..n {
+            let len = self.string_len(MAX_STRING_BYTES)?;
+            if len > LONGEST {
+                self.skip(len)?;
+                continue;
+            }
+            let mut bytes = [0; LONGEST as usize];
+            let bytes = &mut bytes[..usize::try_from(len).unwrap_or(0)];
+            self.fill(bytes)?;
+            if bytes.starts_with(b"<") || bytes.starts_with("▁<".as_bytes()) {
+                head.extend(std::str::from_utf8(bytes).ok().map(|text| Value::String(text.to_owned())));
+            }
+        }
+        Ok(Value::Array { kind: 8, len: n, head })
+    }
+
+    fn string_len(&mut self, limit: u64) -> Result<u64, GgufError> {
         let n = self.u64()?;
         if n > limit {
             return Err(self.invalid(format!("a string claims {n} bytes; at most {limit} are allowed")));
         }
         self.need(n)?;
+        Ok(n)
+    }
+
+    fn string(&mut self, limit: u64) -> Result<String, GgufError> {
+        let n = self.string_len(limit)?;
         let mut bytes = vec![0; usize::try_from(n).unwrap_or(0)];
         self.fill(&mut bytes)?;
         // Some vocabularies hold bytes that are no UTF-8. They only have to stay apart from each other and from text.
@@ -198,8 +255,17 @@ impl<R: Read> Reader<'_, R> {
 
     fn skip(&mut self, n: u64) -> Result<(), GgufError> {
         self.need(n)?;
-        std::io::copy(&mut self.inner.by_ref().take(n), &mut std::io::sink())
-            .map_err(|error| GgufError::Io { path: self.path.to_owned(), error })?;
+        let mut left = n;
+        while left > 0 {
+            let buffered =
+                self.inner.fill_buf().map_err(|error| GgufError::Io { path: self.path.to_owned(), error })?.len();
+            if buffered == 0 {
+                return Err(GgufError::Truncated { path: self.path.to_owned(), expected: self.at + n, found: self.at });
+            }
+            let taken = buffered.min(usize::try_from(left).unwrap_or(buffered));
+            self.inner.consume(taken);
+            left -= taken as u64;
+        }
         self.at += n;
         Ok(())
     }
@@ -207,6 +273,9 @@ impl<R: Read> Reader<'_, R> {
     /// Fails where fewer than `n` bytes are left.
     fn need(&self, n: u64) -> Result<(), GgufError> {
         let expected = self.at.saturating_add(n);
+        if expected > MAX_HEADER_BYTES && expected <= self.len {
+            return Err(self.invalid(format!("its header claims more than {} MiB", MAX_HEADER_BYTES >> 20)));
+        }
         if expected > self.len {
             return Err(GgufError::Truncated { path: self.path.to_owned(), expected, found: self.len });
         }

@@ -14,6 +14,21 @@ const MAX_EXPERTS: u64 = 512;
 /// [`GgufError::Invalid`] or [`GgufError::Truncated`], with the key or tensor and what to do.
 pub fn validate_model(header: &Header) -> Result<(), GgufError> {
     let fail = |what: String| Err(GgufError::Invalid { path: header.path().to_owned(), what });
+    validate_outline(header)?;
+    check_experts(header).or_else(fail)?;
+    check_rope(header).or_else(fail)?;
+    check_lists(header).or_else(fail)?;
+    check_vocabulary(header).or_else(fail)?;
+    super::shards::check_later(header)
+}
+
+/// The part of [`validate_model`] that tells a language model from other files and whole ones from cut ones: what a list of
+/// models needs to know. Is satisfied with [`Header::skim`].
+///
+/// # Errors
+/// As [`validate_model`].
+pub fn validate_outline(header: &Header) -> Result<(), GgufError> {
+    let fail = |what: String| Err(GgufError::Invalid { path: header.path().to_owned(), what });
     match header.get("general.architecture") {
         Some(Value::String(name)) if !name.is_empty() => {}
         Some(other) => return fail(format!("general.architecture is {other:?}; it must be a name")),
@@ -22,20 +37,19 @@ pub fn validate_model(header: &Header) -> Result<(), GgufError> {
     if header.is_adapter() {
         return fail("is a LoRA adapter, not a model; give it with --lora beside its base model".into());
     }
-    if header.architecture() == "clip" {
+    if header.is_projector() {
         return fail("is a projector for images (mmproj), not a language model".into());
     }
     check_layers(header).or_else(fail)?;
-    check_experts(header).or_else(fail)?;
-    check_rope(header).or_else(fail)?;
-    check_lists(header).or_else(fail)?;
-    check_vocabulary(header).or_else(fail)?;
-    check_tensors(header)?;
-    super::shards::check_later(header)
+    check_vocabulary_kind(header).or_else(fail)?;
+    check_tensors(header)
 }
 
 /// Data that every file with tensors must satisfy: known types, whole rows, inside the file.
-pub(super) fn check_tensors(header: &Header) -> Result<(), GgufError> {
+///
+/// # Errors
+/// As [`validate_model`].
+pub fn check_tensors(header: &Header) -> Result<(), GgufError> {
     let fail = |what: String| Err(GgufError::Invalid { path: header.path().to_owned(), what });
     let mut names = HashSet::new();
     let mut end = header.data_offset();
@@ -177,14 +191,17 @@ fn check_lists(header: &Header) -> Result<(), String> {
     Ok(())
 }
 
-fn check_vocabulary(header: &Header) -> Result<(), String> {
+fn check_vocabulary_kind(header: &Header) -> Result<(), String> {
     match header.get("tokenizer.ggml.model") {
-        Some(Value::String(model)) if model != "none" => {}
+        Some(Value::String(model)) if model != "none" => Ok(()),
         Some(Value::String(_)) | None => {
-            return Err("has no vocabulary, so text can be neither read nor written with it".into());
+            Err("has no vocabulary, so text can be neither read nor written with it".into())
         }
-        Some(other) => return Err(format!("tokenizer.ggml.model is {other:?}; it must be a name")),
+        Some(other) => Err(format!("tokenizer.ggml.model is {other:?}; it must be a name")),
     }
+}
+
+fn check_vocabulary(header: &Header) -> Result<(), String> {
     let tokens = match header.get("tokenizer.ggml.tokens") {
         Some(Value::Strings(tokens)) if !tokens.is_empty() => tokens,
         other => return Err(format!("tokenizer.ggml.tokens must be a list of strings, found {}", shape(other))),

@@ -106,6 +106,24 @@ impl Writer {
         self.tensor(name, dims, 0, data)
     }
 
+    /// The same model in `n` files: the first has the metadata, and each has its share of the tensors.
+    #[must_use]
+    pub fn split(&self, n: u16) -> Vec<Self> {
+        let share = self.tensors.len().div_ceil(usize::from(n.max(1))).max(1);
+        let mut shares = self.tensors.chunks(share);
+        let part =
+            |number: u16| {
+                let keys = if number == 0 { self.keys.clone() } else { Vec::new() };
+                let mut part = Self { keys, tensors: shares.next().unwrap_or_default().to_vec() };
+                let all = i32::try_from(self.tensors.len()).unwrap_or(i32::MAX);
+                part.raw("split.no", 2, number.to_le_bytes().to_vec())
+                    .raw("split.count", 2, n.to_le_bytes().to_vec())
+                    .raw("split.tensors.count", 5, all.to_le_bytes().to_vec());
+                part
+            };
+        (0..n).map(part).collect()
+    }
+
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();

@@ -123,6 +123,8 @@ pub struct Context {
     retired: Vec<ComputeThreads>,
     /// Attached to `raw`; freed only after it is detached or `raw` is gone.
     adapters: Vec<Adapter>,
+    /// See `shim_set_adapters`.
+    reserved_nodes: u32,
     /// Which rows of the last decoded batch have outputs.
     outputs: Vec<bool>,
 }
@@ -197,6 +199,7 @@ impl Context {
             threads: None,
             retired: Vec::new(),
             adapters: Vec::new(),
+            reserved_nodes: 0,
             outputs: Vec::new(),
         };
         context.start_threads(params.n_threads.max(params.n_threads_batch))?;
@@ -380,7 +383,8 @@ impl Context {
         Ok(unsafe { std::slice::from_raw_parts(data, self.model.n_embd_out()) })
     }
 
-    /// Makes exactly these adapters active, each with its scale, from the next decode on.
+    /// Makes exactly these adapters active, each with its scale, from the next decode on. With more adapters loaded than
+    /// ever before this reserves memory anew, else it costs little; no change costs nothing.
     ///
     /// # Errors
     /// [`LlamaError::ForeignAdapter`], a scale that is not a number.
@@ -399,10 +403,22 @@ impl Context {
         }
         let mut raw: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.raw()).collect();
         let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
-        // SAFETY: both arrays have `raw.len()` entries; the adapters belong to this model and are kept below.
+        let (context, mut reserved_nodes) = (self.raw(), self.reserved_nodes);
+        // Reserving counts the adapters that are loaded.
+        let guard = self.model.write_lock();
+        // SAFETY: both arrays have `raw.len()` entries; the adapters belong to this model and are kept below. The lock keeps
+        // others from loading or freeing one.
         let (status, log) = callback::capture_log(|| unsafe {
-            llama_sys::shim_set_adapters(self.raw(), raw.as_mut_ptr(), scales.as_mut_ptr(), raw.len())
+            llama_sys::shim_set_adapters(
+                context,
+                raw.as_mut_ptr(),
+                scales.as_mut_ptr(),
+                raw.len(),
+                &raw mut reserved_nodes,
+            )
         });
+        drop(guard);
+        self.reserved_nodes = reserved_nodes;
         check("setting adapters", status, log)?;
         // The old ones are dropped only now, when llama.cpp no longer points at them.
         self.adapters = adapters.iter().map(|(adapter, _)| adapter.clone()).collect();

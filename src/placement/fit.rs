@@ -35,6 +35,9 @@ pub struct MemoryPlan {
     pub parallel: u32,
     pub devices: Vec<DeviceNeed>,
     pub fits: bool,
+    /// `--gpu-layers auto` came to less on GPUs than all, for want of memory.
+    #[serde(default)]
+    pub reduced: bool,
     /// Why it would run there.
     #[serde(default)]
     pub why: String,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "llama")]
@@ -9,7 +10,8 @@ use super::hardware::kernel_driver;
 use super::spec::GpuBackend;
 
 /// What a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DeviceKind")]
 pub enum Kind {
     #[serde(rename = "cpu")]
     Cpu,
@@ -36,7 +38,8 @@ impl std::fmt::Display for Kind {
 }
 
 /// One device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Device")]
 pub struct DeviceReport {
     /// llama.cpp's name, e.g. `Vulkan0`.
     pub name: String,

@@ -1,5 +1,6 @@
 //! What `gpu-info`, `/diag` and `/health` say about devices and placement.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::PlacementError;
@@ -70,7 +71,7 @@ fn backend_report(inventory: &Inventory, gpu: GpuBackend) -> BackendReport {
 }
 
 /// What one device holds of a model. Bytes are llama.cpp's own accounts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceUse {
     /// llama.cpp's name, e.g. `Vulkan0`.
     pub name: String,
@@ -94,7 +95,8 @@ impl DeviceUse {
 }
 
 /// Where one model runs: read back from llama.cpp after the load, not taken from the request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Placement")]
 pub struct PlacementReport {
     /// `cpu`, or the registered name of the backend in lower case.
     pub backend: String,

@@ -19,7 +19,7 @@ pub enum GpuBackend {
 }
 
 impl GpuBackend {
-    const ALL: [(&'static str, Self); 6] = [
+    pub(crate) const ALL: [(&'static str, Self); 6] = [
         ("auto", Self::Auto),
         ("cpu", Self::Cpu),
         ("cuda", Self::Cuda),
@@ -109,7 +109,7 @@ pub enum SplitMode {
 }
 
 impl SplitMode {
-    const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("layer", Self::Layer)];
+    pub(crate) const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("layer", Self::Layer)];
 }
 
 impl FromStr for SplitMode {

@@ -1,26 +1,36 @@
-//! One model of the registry: unloaded, loading, loaded or failed.
+//! One model of the registry, and what it is doing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
 
-use serde::Serialize;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
-use crate::gguf;
-use crate::placement::MemoryPlan;
-use crate::runner::{self, LoadSpec, ModelSource, Runner, RunnerInfo};
+use super::keep_alive::KeepAlive;
+use super::pool::{Pool, Wanted};
+use super::residency::{ModelId, Phase};
+use crate::library::Facts;
+use crate::runner::{LoadSpec, ModelSource, RunnerInfo};
 
-use super::error::RegistryError;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ModelState")]
 pub enum State {
+    #[default]
     Unloaded,
+    /// Waits until there is room, or until others have loaded.
+    Queued,
     Loading,
     Loaded,
+    /// Leaves when those who use it are done.
+    Unloading,
     Failed,
 }
 
 /// What `/api/models` and `list` show.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(description = "A model and its state.")]
 pub struct ModelStatus {
     pub name: String,
     pub state: State,
@@ -33,110 +43,94 @@ pub struct ModelStatus {
     /// Why the latest load failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The fraction that is loaded, 0.0 to 1.0, while it loads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f32>,
+    /// Requests that use it now, where it is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<usize>,
+    /// When it is unloaded if nobody uses it, where that has an end.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "timestamp")]
+    #[schemars(with = "Option<String>")]
+    pub expires_at: Option<SystemTime>,
     /// Facts about the loaded model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<RunnerInfo>,
 }
 
-/// Facts from a model's header.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Facts {
-    pub architecture: String,
-    /// E.g. `Q4_1`.
-    pub quantization: String,
-    /// Tokens that the model was trained for; 0 where the file does not say.
-    pub trained_context_tokens: u64,
-    pub parameters: u64,
-}
-
-impl Facts {
-    pub(super) fn of(header: &gguf::Header) -> Self {
-        Self {
-            architecture: header.architecture().to_owned(),
-            quantization: header.quantization(),
-            trained_context_tokens: header.context_length().unwrap_or(0),
-            parameters: header.parameter_count(),
-        }
-    }
+fn timestamp<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.and_then(|time| Timestamp::try_from(time).ok()).map(|time| time.to_string()).serialize(serializer)
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
+    id: ModelId,
     name: String,
     spec: LoadSpec,
     size_bytes: u64,
     facts: Option<Facts>,
-    /// Held while loading, so that others who ask wait and then find the model.
-    slot: Mutex<Option<Arc<dyn Runner>>>,
-    /// Apart from `slot`, so that asking for the state never waits for a load.
-    state: Mutex<(State, Option<String>, Option<RunnerInfo>)>,
-}
-
-/// Keeps a model loaded. Dropping the last one of an unloaded model waits for its engine's thread to end.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    name: String,
-    runner: Arc<dyn Runner>,
-}
-
-impl Lease {
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    #[must_use]
-    pub fn runner(&self) -> &dyn Runner {
-        self.runner.as_ref()
-    }
+    keep_alive: KeepAlive,
+    /// Another one has its place.
+    retired: AtomicBool,
 }
 
 impl Entry {
-    pub fn new(name: String, spec: LoadSpec, size_bytes: u64, facts: Option<Facts>) -> Self {
-        Self { facts, name, spec, size_bytes, slot: Mutex::new(None), state: Mutex::new((State::Unloaded, None, None)) }
+    pub fn new(
+        id: ModelId,
+        name: String,
+        spec: LoadSpec,
+        keep_alive: KeepAlive,
+        size_bytes: u64,
+        facts: Option<Facts>,
+    ) -> Self {
+        Self { id, name, spec, size_bytes, facts, keep_alive, retired: AtomicBool::new(false) }
+    }
+
+    pub fn id(&self) -> ModelId {
+        self.id
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub fn acquire(&self, progress: &mut dyn FnMut(f32) -> bool) -> Result<Lease, RegistryError> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runner) = slot.as_ref() {
-            return Ok(self.lease(runner));
-        }
-        self.set_state(State::Loading, None, None);
-        match runner::load(&self.spec, progress) {
-            Ok(runner) => {
-                self.set_state(State::Loaded, None, Some(runner.info().clone()));
-                let lease = self.lease(&runner);
-                *slot = Some(runner);
-                Ok(lease)
-            }
-            Err(error) => {
-                self.set_state(State::Failed, Some(error.to_string()), None);
-                Err(RegistryError::Load { model: self.name.clone(), error })
-            }
+    /// Whether this is that model, with these settings.
+    pub fn is(&self, spec: &LoadSpec, keep_alive: KeepAlive, size_bytes: u64) -> bool {
+        self.spec == *spec && self.keep_alive == keep_alive && self.size_bytes == size_bytes
+    }
+
+    pub fn spec(&self) -> &LoadSpec {
+        &self.spec
+    }
+
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            id: self.id,
+            name: &self.name,
+            spec: &self.spec,
+            keep_alive: self.keep_alive,
+            retired: self.retired.load(Ordering::Relaxed),
         }
     }
 
-    pub fn plan(&self) -> Result<MemoryPlan, RegistryError> {
-        runner::plan(&self.spec).map_err(|error| RegistryError::Load { model: self.name.clone(), error })
+    pub fn retire(&self, pool: &Pool) {
+        self.retired.store(true, Ordering::Relaxed);
+        pool.retire(self.id);
     }
 
-    pub fn unload(&self) -> bool {
-        let runner = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if runner.is_some() {
-            self.set_state(State::Unloaded, None, None);
-        }
-        runner.is_some()
-    }
-
-    pub fn status(&self) -> ModelStatus {
-        let (state, error, info) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    pub fn status(&self, pool: &Pool) -> ModelStatus {
+        let (phase, progress, error, info) = pool.status(self.id);
+        let (state, in_use, expires) = match phase {
+            Phase::Unloaded if error.is_some() => (State::Failed, None, None),
+            Phase::Unloaded => (State::Unloaded, None, None),
+            Phase::Queued => (State::Queued, None, None),
+            Phase::Loading => (State::Loading, None, None),
+            Phase::Loaded { leases, expires } => (State::Loaded, Some(leases), expires),
+            Phase::Unloading => (State::Unloading, None, None),
+        };
         let path = match &self.spec.source {
             ModelSource::Gguf { path } => Some(path.display().to_string()),
-            ModelSource::Stub(_) => None,
+            ModelSource::Stub(_) | ModelSource::Absent { .. } => None,
         };
         ModelStatus {
             name: self.name.clone(),
@@ -144,16 +138,12 @@ impl Entry {
             path,
             size_bytes: self.size_bytes,
             facts: self.facts.clone(),
-            error,
+            error: error.filter(|_| state == State::Failed),
+            progress: (state == State::Loading).then_some(progress),
+            in_use,
+            expires_at: expires
+                .and_then(|at| SystemTime::now().checked_add(at.saturating_duration_since(Instant::now()))),
             info,
         }
-    }
-
-    fn lease(&self, runner: &Arc<dyn Runner>) -> Lease {
-        Lease { name: self.name.clone(), runner: Arc::clone(runner) }
-    }
-
-    fn set_state(&self, state: State, error: Option<String>, info: Option<RunnerInfo>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (state, error, info);
     }
 }

@@ -1,13 +1,58 @@
 //! Why a model cannot be had.
 
+use bytesize::ByteSize;
+
+use super::pool::NotLent;
+use super::residency::Failure;
 use crate::runner::LoadError;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    #[error("model not found: {asked:?} ({})", known_names(.known))]
-    NotFound { asked: String, known: Vec<String> },
+    #[error("model not found: {asked:?}{} ({})", guess(.near), known_names(.known))]
+    NotFound {
+        asked: String,
+        /// Names that are much alike, best first.
+        near: Vec<String>,
+        known: Vec<String>,
+    },
     #[error("{model} could not be loaded: {error}")]
     Load { model: String, error: LoadError },
+    /// Alone it takes more than models may.
+    #[error(
+        "{model} needs {} on {device}, and --memory-budget allows {} there; raise it, or take a smaller --ctx-size or --cache-type-k q8_0, which need less",
+        ByteSize(*.needed), ByteSize(*.budget)
+    )]
+    TooLarge { model: String, device: String, needed: u64, budget: u64 },
+    /// Try again later.
+    #[error("{model} is not loaded, and there is no room for it: {why}")]
+    Busy { model: String, why: String },
+    /// Nobody waits for it any more, or the program ends.
+    #[error("waiting for {model} was given up")]
+    Cancelled { model: String },
+}
+
+impl RegistryError {
+    pub(super) fn not_lent(model: &str, why: NotLent) -> Self {
+        let model = model.to_owned();
+        match why {
+            NotLent::Failed(Failure::Load(error)) => Self::Load { model, error },
+            NotLent::Failed(Failure::TooLarge { device, needed, budget }) => {
+                Self::TooLarge { model, device, needed, budget }
+            }
+            NotLent::QueueFull => Self::Busy { model, why: "too many requests wait for models already".into() },
+            NotLent::TooLate { busy } if busy.is_empty() => {
+                Self::Busy { model, why: "it did not load within the time that a request waits".into() }
+            }
+            NotLent::TooLate { busy } => {
+                Self::Busy { model, why: format!("{} did not come to an end in time", busy.join(", ")) }
+            }
+            NotLent::Cancelled => Self::Cancelled { model },
+        }
+    }
+}
+
+fn guess(near: &[String]) -> String {
+    near.first().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
 fn known_names(known: &[String]) -> String {

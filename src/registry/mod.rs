@@ -1,25 +1,38 @@
-//! Which models there are, where they come from, and which are loaded.
+//! Which models are known, and which of them are loaded.
 
-mod discover;
+mod adapters;
+mod budget;
 mod entry;
 mod error;
-mod name;
-mod ollama_store;
+mod keep_alive;
+mod lease;
+mod loader;
+mod pool;
+#[cfg(test)]
+mod pool_tests;
+mod residency;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub(crate) use discover::split_list;
-pub use discover::{Found, SearchPath, discover, search_paths};
-pub use entry::{Facts, Lease, ModelStatus, State};
+pub use adapters::{AdapterChange, AdapterError, AdapterSpec, AdapterStatus, NotSettled};
+pub use budget::{BadBudget, MemoryBudget};
+pub use entry::{ModelStatus, State};
 pub use error::RegistryError;
-pub use name::name_from_path;
+pub use keep_alive::{BadKeepAlive, KeepAlive};
+pub use lease::Lease;
+pub use pool::Cancel;
 
-use crate::gguf;
+use crate::library::{Facts, Found, nearest, untagged};
 use crate::placement::{MemoryPlan, PlacementSpec};
-use crate::runner::{LoadSpec, ModelSource, ServeSpec, StubSpeed};
+#[cfg(test)]
+use crate::runner::StubSpeed;
+use crate::runner::{self, GenerateDefaults, LoadSpec, ModelSource, ServeSpec};
 use entry::Entry;
+use loader::RunnerLoader;
+use pool::Pool;
 
 /// What every load shares.
 #[derive(Clone, Debug, Default)]
@@ -30,54 +43,102 @@ pub struct LoadDefaults {
     pub threads: Option<u32>,
     pub template: Option<String>,
     pub serve: ServeSpec,
+    /// How long models stay that nobody uses.
+    pub keep_alive: KeepAlive,
+    /// What requests get that leave it open.
+    pub generate: GenerateDefaults,
 }
 
-/// All known models. Shared by everything that serves them.
+/// All known models, of which as many stay loaded as there is room for. Shared by everything that serves them.
 #[derive(Debug)]
 pub struct Registry {
     entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     aliases: RwLock<BTreeMap<String, String>>,
-    defaults: LoadDefaults,
+    /// Other names of models that were found. They are not listed, and names and aliases go before them.
+    spellings: RwLock<BTreeMap<String, String>>,
+    adapters: adapters::Adapters,
+    defaults: RwLock<LoadDefaults>,
+    pool: Pool,
+    next_id: AtomicU64,
 }
 
 impl Registry {
     #[must_use]
-    pub fn new(defaults: LoadDefaults) -> Self {
-        Self { entries: RwLock::default(), aliases: RwLock::default(), defaults }
-    }
-
-    /// Adds what [`discover`] found. A name that is taken already keeps its first owner.
-    pub fn add_found(&self, found: Vec<Found>) {
-        for model in found {
-            let spec = self.spec(&model.name, ModelSource::Gguf { path: model.path }, Vec::new());
-            self.insert(Entry::new(model.name, spec, model.size_bytes, Some(model.facts)), false);
+    pub fn new(defaults: LoadDefaults, budget: MemoryBudget) -> Self {
+        Self {
+            entries: RwLock::default(),
+            aliases: RwLock::default(),
+            spellings: RwLock::default(),
+            adapters: adapters::Adapters::default(),
+            defaults: RwLock::new(defaults),
+            pool: Pool::new(Box::new(RunnerLoader), budget),
+            next_id: AtomicU64::new(0),
         }
     }
 
-    /// Adds one file under its own name, in front of whatever has that name. Returns the name.
-    pub fn add_file(&self, path: &Path, adapters: Vec<(PathBuf, f32)>) -> String {
-        let name = name_from_path(path);
-        let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-        // Loading says what is wrong with a header that cannot be read.
-        let facts = gguf::Header::open(path).ok().map(|header| Facts::of(&header));
-        let spec = self.spec(&name, ModelSource::Gguf { path: path.to_owned() }, adapters);
-        self.insert(Entry::new(name.clone(), spec, size, facts), true);
-        name
+    /// What models get that are added from now on.
+    pub fn set_defaults(&self, defaults: LoadDefaults) {
+        *self.defaults.write().unwrap_or_else(PoisonError::into_inner) = defaults;
     }
 
-    /// Adds the stub under the name `stub`.
-    pub fn add_stub(&self) {
-        self.add_stub_as("stub", StubSpeed::Paced);
+    /// Adds a model, or puts it in the place of the one that has its name, which leaves when nobody uses it any more. A
+    /// model that is there already with the same settings stays, loaded or not. Returns whether anything changed.
+    pub fn put(
+        &self,
+        name: &str,
+        spec: LoadSpec,
+        keep_alive: KeepAlive,
+        size_bytes: u64,
+        facts: Option<Facts>,
+    ) -> bool {
+        let same = |entry: &Arc<Entry>| entry.is(&spec, keep_alive, size_bytes);
+        if self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(same) {
+            return false;
+        }
+        let adapters = spec.adapters.clone();
+        let entry = Entry::new(self.new_id(), name.to_owned(), spec, keep_alive, size_bytes, facts);
+        let old = self.insert(entry, true);
+        self.adapters.replace_usual(name, old.as_ref().map_or(&[], |old| &old.spec().adapters), &adapters);
+        true
     }
 
-    /// Adds a stub that takes no time under the name `stub-fast`: what is left is what engine and server cost.
-    pub fn add_fast_stub(&self) {
-        self.add_stub_as("stub-fast", StubSpeed::Fast);
+    /// Forgets a model, which leaves when nobody uses it any more. Returns whether there was one.
+    pub fn remove(&self, name: &str) -> bool {
+        let old = self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(old) = &old {
+            self.adapters.replace_usual(name, &old.spec().adapters, &[]);
+            old.retire(&self.pool);
+        }
+        old.is_some()
     }
 
-    fn add_stub_as(&self, name: &str, speed: StubSpeed) {
+    /// Adds what [`crate::library::discover`] found. A name that is taken already keeps its first owner.
+    pub fn add_found(&self, found: Vec<Found>) {
+        for model in found {
+            let adapters =
+                model.ollama.into_iter().flat_map(|layers| layers.adapters).map(|path| (path, 1.0)).collect();
+            let spec = self.spec(&model.name, ModelSource::Gguf { path: model.path }, adapters);
+            self.add_spellings(&model.name, model.aliases);
+            self.insert(self.entry(model.name, spec, model.size_bytes, Some(model.facts)), false);
+        }
+    }
+
+    fn add_spellings(&self, name: &str, aliases: Vec<String>) {
+        let mut spellings = self.spellings.write().unwrap_or_else(PoisonError::into_inner);
+        for alias in aliases {
+            spellings.entry(alias).or_insert_with(|| name.to_owned());
+        }
+    }
+
+    /// What models answer to beside their names and aliases, in place of all that was known.
+    pub fn set_spellings(&self, spellings: BTreeMap<String, String>) {
+        *self.spellings.write().unwrap_or_else(PoisonError::into_inner) = spellings;
+    }
+
+    #[cfg(test)]
+    fn add_stub(&self, name: &str, speed: StubSpeed) {
         let spec = self.spec(name, ModelSource::Stub(speed), Vec::new());
-        self.insert(Entry::new(name.into(), spec, 0, None), true);
+        self.insert(self.entry(name.to_owned(), spec, 0, None), true);
     }
 
     /// Lets `alias` mean `name` too.
@@ -98,32 +159,55 @@ impl Registry {
     }
 
     fn spec(&self, name: &str, source: ModelSource, adapters: Vec<(PathBuf, f32)>) -> LoadSpec {
+        let defaults = self.defaults.read().unwrap_or_else(PoisonError::into_inner).clone();
         LoadSpec {
             source,
             adapters,
-            template: self.defaults.template.clone(),
-            placement: self.defaults.placement.clone(),
-            context_tokens: self.defaults.context_tokens,
-            threads: self.defaults.threads,
+            template: defaults.template,
+            placement: defaults.placement,
+            context_tokens: defaults.context_tokens,
+            threads: defaults.threads,
             label: name.to_owned(),
-            serve: self.defaults.serve.clone(),
+            serve: defaults.serve,
+            defaults: defaults.generate,
         }
     }
 
-    fn insert(&self, entry: Entry, replace: bool) {
+    fn entry(&self, name: String, spec: LoadSpec, size_bytes: u64, facts: Option<Facts>) -> Entry {
+        let keep_alive = self.defaults.read().unwrap_or_else(PoisonError::into_inner).keep_alive;
+        Entry::new(self.new_id(), name, spec, keep_alive, size_bytes, facts)
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns what was there and had to go.
+    fn insert(&self, entry: Entry, replace: bool) -> Option<Arc<Entry>> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if replace || !entries.contains_key(entry.name()) {
-            entries.insert(entry.name().to_owned(), Arc::new(entry));
+        if !replace && entries.contains_key(entry.name()) {
+            return None;
         }
+        let old = entries.insert(entry.name().to_owned(), Arc::new(entry))?;
+        old.retire(&self.pool);
+        Some(old)
     }
 
     /// Loads the model if it is not loaded, once however many ask at the same time, and keeps it loaded for as
-    /// long as the lease lives. Blocks.
+    /// long as the lease lives. Waits for room where others have to go first. Blocks.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`], [`RegistryError::Load`].
+    /// All of [`RegistryError`].
     pub fn acquire(&self, name: &str) -> Result<Lease, RegistryError> {
-        self.acquire_with_progress(name, &mut |_| true)
+        self.acquire_unless(name, &Cancel::default())
+    }
+
+    /// As [`Registry::acquire`], until [`Registry::cancel`].
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn acquire_unless(&self, name: &str, cancel: &Cancel) -> Result<Lease, RegistryError> {
+        self.lend(name, cancel, &mut |_| true)
     }
 
     /// As [`Registry::acquire`]. `progress` hears the loaded fraction and cancels with `false`.
@@ -135,7 +219,23 @@ impl Registry {
         name: &str,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Lease, RegistryError> {
-        self.find(name)?.acquire(progress)
+        self.lend(name, &Cancel::default(), progress)
+    }
+
+    fn lend(&self, name: &str, cancel: &Cancel, progress: &mut dyn FnMut(f32) -> bool) -> Result<Lease, RegistryError> {
+        let entry = self.find(name)?;
+        let lease = self.pool.acquire(entry.wanted(), cancel, progress);
+        lease.map_err(|why| RegistryError::not_lent(entry.name(), why))
+    }
+
+    /// Ends the waiting of whoever acquires with this.
+    pub fn cancel(&self, cancel: &Cancel) {
+        self.pool.cancel(cancel);
+    }
+
+    /// Ends all waiting, and unloads all models that nobody uses. Nothing can be acquired afterwards.
+    pub fn close(&self) {
+        self.pool.close();
     }
 
     /// What loading the model would take.
@@ -143,15 +243,17 @@ impl Registry {
     /// # Errors
     /// As [`Registry::acquire`].
     pub fn plan(&self, name: &str) -> Result<MemoryPlan, RegistryError> {
-        self.find(name)?.plan()
+        let entry = self.find(name)?;
+        runner::plan(entry.spec()).map_err(|error| RegistryError::Load { model: entry.name().to_owned(), error })
     }
 
-    /// Forgets the loaded model. Generations that run keep it until they end. Returns whether it was loaded.
+    /// Unloads the model, at once where nobody uses it, else when those are done who do. Blocks. Returns whether it was
+    /// loaded.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`].
     pub fn unload(&self, name: &str) -> Result<bool, RegistryError> {
-        Ok(self.find(name)?.unload())
+        Ok(self.pool.unload(self.find(name)?.id()))
     }
 
     /// One model's state.
@@ -159,7 +261,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NotFound`].
     pub fn status(&self, name: &str) -> Result<ModelStatus, RegistryError> {
-        Ok(self.find(name)?.status())
+        Ok(self.find(name)?.status(&self.pool))
     }
 
     /// Whether a model has this name itself, and not as an alias.
@@ -172,7 +274,12 @@ impl Registry {
     /// All models, by name.
     #[must_use]
     pub fn list(&self) -> Vec<ModelStatus> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().map(|entry| entry.status()).collect()
+        self.entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|entry| entry.status(&self.pool))
+            .collect()
     }
 
     /// `default` without an alias means the only model, where there is one only.
@@ -184,20 +291,23 @@ impl Registry {
         if let Some(entry) = spellings(wanted).iter().find_map(|spelling| entries.get(spelling)) {
             return Ok(Arc::clone(entry));
         }
+        let spellings = self.spellings.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = spellings.get(&untagged(wanted)).and_then(|name| entries.get(name)) {
+            return Ok(Arc::clone(entry));
+        }
         match (bare.as_str(), entries.len(), entries.values().next()) {
             ("default", 1, Some(only)) => Ok(Arc::clone(only)),
-            _ => Err(RegistryError::NotFound { asked: name.to_owned(), known: entries.keys().cloned().collect() }),
+            _ => {
+                let known = entries.keys().chain(spellings.keys()).map(String::as_str);
+                let near = nearest(name, known).into_iter().map(str::to_owned).collect();
+                Err(RegistryError::NotFound { asked: name.to_owned(), near, known: entries.keys().cloned().collect() })
+            }
         }
     }
 }
 
 /// The tag that a name without one has for Ollama and its clients.
 const LATEST: &str = ":latest";
-
-fn untagged(name: &str) -> String {
-    let lower = name.to_lowercase();
-    lower.strip_suffix(LATEST).map_or(lower.clone(), str::to_owned)
-}
 
 /// How a name may be listed: as it is, without that tag, or with it.
 fn spellings(name: &str) -> [String; 3] {
@@ -208,23 +318,28 @@ fn spellings(name: &str) -> [String; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::{LoadDefaults, Registry, RegistryError, State};
+    use super::{LoadDefaults, MemoryBudget, Registry, RegistryError, State, StubSpeed};
+    use crate::library::{Facts, Found};
 
     fn registry() -> Registry {
-        let registry = Registry::new(LoadDefaults::default());
-        registry.add_stub();
+        let registry = Registry::new(LoadDefaults::default(), MemoryBudget::default());
+        registry.add_stub("stub", StubSpeed::Paced);
         registry
     }
 
     #[test]
-    fn a_model_is_loaded_while_leased_and_forgotten_on_unload() {
+    fn a_model_is_loaded_while_leased_and_leaves_on_unload() {
         let registry = registry();
         assert_eq!(registry.list()[0].state, State::Unloaded);
         let lease = registry.acquire("STUB").expect("names ignore case");
         assert_eq!(registry.list()[0].state, State::Loaded);
         assert!(registry.unload("stub").expect("known"));
-        assert!(!registry.unload("stub").expect("known"), "it was loaded once only");
+        assert_eq!(registry.list()[0].state, State::Unloading);
         assert_eq!(lease.runner().info().description, "stub", "the lease still works");
+        drop(lease);
+        registry.unload("stub").expect("known");
+        assert_eq!(registry.list()[0].state, State::Unloaded);
+        assert!(!registry.unload("stub").expect("known"));
     }
 
     #[test]
@@ -248,6 +363,30 @@ mod tests {
         assert!(registry.remove_alias("copy"));
         assert!(!registry.remove_alias("stub"), "that is no alias");
         assert!(registry.status("copy:latest").is_err());
+    }
+
+    #[test]
+    fn what_was_found_answers_to_its_other_names() {
+        let found = |name: &str, aliases: &[&str]| Found {
+            name: name.into(),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            path: format!("/{name}").into(),
+            size_bytes: 1,
+            because: "a test",
+            facts: Facts::default(),
+            shards: None,
+            projector: None,
+            adapters: Vec::new(),
+            ollama: None,
+        };
+        let registry = registry();
+        registry.add_found(vec![found("foo:7b-q4_0", &["foo-7b", "stub", "lab/foo"])]);
+        for name in ["foo:7b-q4_0", "FOO-7B", "foo-7b:latest", "lab/foo"] {
+            assert_eq!(registry.status(name).expect(name).name, "foo:7b-q4_0");
+        }
+        assert_eq!(registry.status("stub").expect("known").name, "stub", "a name goes before an alias");
+        let error = registry.acquire("fo-7b").expect_err("unknown").to_string();
+        assert!(error.contains("did you mean \"foo-7b\"?"), "{error}");
     }
 
     #[test]

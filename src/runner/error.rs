@@ -52,3 +52,18 @@ pub enum LoadError {
     #[error("{0}")]
     Failed(String),
 }
+
+impl LoadError {
+    /// Whether it may go well once there is more memory free. llama.cpp has no code of its own for that, only words.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        match self {
+            Self::Placement(PlacementError::NothingFits { .. } | PlacementError::TooLittleMemory { .. }) => true,
+            Self::Failed(text) => {
+                let text = text.to_lowercase();
+                ["out of memory", "outofdevicememory", "to allocate"].iter().any(|words| text.contains(words))
+            }
+            _ => false,
+        }
+    }
+}

@@ -5,17 +5,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::chat::TemplateChoice;
-use crate::engine::{Embedder, EngineConfig, EngineHandle, Job, default_threads};
+use crate::engine::{AdapterSet, Embedder, EngineAdapter, EngineConfig, EngineHandle, Job, default_threads};
 use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Pooling};
-use crate::placement::{self, Choice, Inventory, PlacementError};
+use crate::placement::{self, Choice, Inventory, PlacementError, PlacementReport};
 
+use super::adapters::{Adapters, adapter_names};
+use super::defaults::GenerateDefaults;
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
 use super::offload;
 use super::plan;
 use super::prompt::{Prepared, Prompts};
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, Prompt};
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt};
 use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
 #[derive(Debug)]
@@ -25,6 +27,11 @@ pub struct LocalRunner {
     prompts: Prompts,
     /// For models that were made for it.
     embedder: Option<Embedder>,
+    defaults: GenerateDefaults,
+    adapters: Adapters,
+    /// For requests that name no adapters.
+    usual: Vec<LoraUse>,
+    model: Model,
     info: RunnerInfo,
 }
 
@@ -44,7 +51,8 @@ impl LocalRunner {
         let model = Model::load(backend, path, &params, progress).map_err(load_error)?;
         let vocab = model.vocab().map_err(load_error)?;
         let template = TemplateChoice::new(&model, spec.template.as_deref()).map_err(LoadError::Failed)?;
-        let adapters = load_adapters(&model, &spec.adapters)?;
+        let (adapters, usual) = load_adapters(&model, &spec.adapters)?;
+        let usual_set = adapters.set(&usual).map_err(|e| LoadError::Failed(e.to_string()))?;
 
         let threads = spec.threads.unwrap_or_else(default_threads);
         let layout = Layout::new(&model, spec)?;
@@ -66,20 +74,11 @@ impl LocalRunner {
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
         };
-        let (engine, memory) = EngineHandle::start_llama(&model, adapters.clone(), context, layout.n_ctx_seq, config)
+        let (engine, memory) = EngineHandle::start_llama(&model, usual_set.clone(), context, layout.n_ctx_seq, config)
             .map_err(load_error)?;
         drop(loading);
         let placement = placement::verify(&choice, &offload::actual(&model, memory).map_err(load_error)?)?;
-        for device in &placement.devices {
-            tracing::debug!(
-                device = device.name,
-                layers = device.layers,
-                weights_mb = device.weights_bytes >> 20,
-                context_mb = device.context_bytes >> 20,
-                compute_mb = device.compute_bytes >> 20,
-                "placed"
-            );
-        }
+        log_devices(&placement);
         tracing::info!(
             model = %path.display(),
             %placement,
@@ -90,7 +89,7 @@ impl LocalRunner {
             "model loaded"
         );
         let embeds = matches!(model.pooling(), Some(Pooling::Mean | Pooling::Token));
-        let embedder = embeds.then(|| Embedder::new(&model, adapters.clone(), layout.embedding(threads, spec)));
+        let embedder = embeds.then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
 
         let info = RunnerInfo {
             description: model.description(),
@@ -104,7 +103,32 @@ impl LocalRunner {
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        Ok(Self { engine, prompts: Prompts::new(vocab, template), embedder, info })
+        let (prompts, defaults) = (Prompts::new(vocab, template), spec.defaults.clone());
+        Ok(Self { engine, prompts, embedder, defaults, adapters, usual, model, info })
+    }
+
+    /// What a request is computed with.
+    fn adapters_for(&self, lora: Option<&[LoraUse]>) -> Result<AdapterSet, RunnerError> {
+        match lora {
+            Some(named) => self.adapters.set(named),
+            None => {
+                let loaded = self.usual.iter().filter(|usual| self.adapters.path_of(&usual.name).is_some());
+                self.adapters.set(&loaded.cloned().collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+fn log_devices(placement: &PlacementReport) {
+    for device in &placement.devices {
+        tracing::debug!(
+            device = device.name,
+            layers = device.layers,
+            weights_mb = device.weights_bytes >> 20,
+            context_mb = device.context_bytes >> 20,
+            compute_mb = device.compute_bytes >> 20,
+            "placed"
+        );
     }
 }
 
@@ -129,22 +153,25 @@ fn place(
 
 impl Runner for LocalRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let Prepared { tokens, stops, shown, parser, filter } = self.prompts.prepare(spec)?;
+        let spec = self.defaults.apply(spec);
+        let adapters = self.adapters_for(spec.lora.as_deref())?;
+        let Prepared { tokens, stops, shown, parser, filter } = self.prompts.prepare(&spec)?;
         let events = self.engine.submit(Job {
             prompt: tokens,
-            sampling: spec.sampling.clone(),
+            sampling: spec.sampling.params(),
             stop: stops,
             shown,
             max_tokens: spec.max_tokens,
             priority: spec.priority,
             filter,
+            adapters,
             logprobs: spec.logprobs.map(|n| n as usize),
         })?;
         Ok(DeltaStream::new(events, parser))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
-        self.prompts.show(spec)
+        self.prompts.show(&self.defaults.apply(spec))
     }
 
     fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<TokenId>, RunnerError> {
@@ -195,7 +222,27 @@ impl Runner for LocalRunner {
         if n == 0 || n > self.engine.n_ctx() {
             return Err(RunnerError::BadRequest(format!("{n} tokens do not fit a context of {}", self.engine.n_ctx())));
         }
-        Ok(self.engine.measure(what)?)
+        Ok(self.engine.measure(what, self.adapters_for(None)?)?)
+    }
+
+    fn load_adapter(&self, name: &str, path: &Path, again: bool) -> Result<(), LoadError> {
+        let load = || Adapter::load(&self.model, path).map(EngineAdapter::new).map_err(load_error);
+        if let Some(old) = self.adapters.load(name, path, again, load)? {
+            self.engine.unload_adapter(&old);
+        }
+        Ok(())
+    }
+
+    fn unload_adapter(&self, name: &str) -> bool {
+        let old = self.adapters.take(name);
+        if let Some(adapter) = &old {
+            self.engine.unload_adapter(adapter);
+        }
+        old.is_some()
+    }
+
+    fn adapter(&self, name: &str) -> Option<PathBuf> {
+        self.adapters.path_of(name)
     }
 }
 
@@ -207,8 +254,14 @@ fn normalise(vector: &mut [f32]) {
     }
 }
 
-fn load_adapters(model: &Model, specs: &[(PathBuf, f32)]) -> Result<Vec<(Adapter, f32)>, LoadError> {
-    specs.iter().map(|(path, scale)| Ok((Adapter::load(model, path).map_err(load_error)?, *scale))).collect()
+fn load_adapters(model: &Model, files: &[(PathBuf, f32)]) -> Result<(Adapters, Vec<LoraUse>), LoadError> {
+    let (adapters, mut usual) = (Adapters::default(), Vec::new());
+    let names = adapter_names(&files.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
+    for (name, (path, scale)) in names.into_iter().zip(files) {
+        adapters.load(&name, path, false, || Adapter::load(model, path).map(EngineAdapter::new).map_err(load_error))?;
+        usual.push(LoraUse { name, scale: Some(*scale) });
+    }
+    Ok((adapters, usual))
 }
 
 pub(super) fn load_error(error: LlamaError) -> LoadError {

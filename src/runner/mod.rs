@@ -2,10 +2,13 @@
 //!
 //! Everything that crosses is plain serde data, so the same stream can cross a pipe to a child process.
 
+mod adapters;
+mod defaults;
 mod delta;
 mod error;
 #[cfg(all(test, feature = "llama"))]
 mod families;
+mod free;
 #[cfg(feature = "llama")]
 mod layout;
 #[cfg(feature = "llama")]
@@ -25,19 +28,24 @@ mod stub;
 mod stub_parser;
 
 use std::fmt::Debug;
+use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::{Measure, TokenId};
+pub use adapters::{adapter_names, listed};
+pub use defaults::{GenerateDefaults, Sampling};
 pub use delta::{Answer, Delta, DeltaStream, ToolCallDelta};
 pub use error::{LoadError, RunnerError};
+pub use free::free_memory;
 #[cfg(feature = "llama")]
 pub use local::LocalRunner;
 #[cfg(feature = "llama")]
 pub use offload::offload_for;
 pub use spec::{
-    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Input, LoadSpec, ModelSource,
-    Prompt, ServeSpec, StubSpeed,
+    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Input, LoadSpec, LoraUse,
+    ModelSource, Prompt, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
@@ -77,6 +85,19 @@ pub trait Runner: Send + Sync + Debug {
     /// A model that cannot embed; a text that is empty or too long.
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError>;
 
+    /// Loads a LoRA adapter while the model serves, in place of the one that has this name. `again` reads a file that is
+    /// loaded already once more. Generations that run go on with what they began with.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    fn load_adapter(&self, name: &str, path: &Path, again: bool) -> Result<(), LoadError>;
+
+    /// Forgets an adapter; its memory is free when the last generation with it has ended. Returns whether there was one.
+    fn unload_adapter(&self, name: &str) -> bool;
+
+    /// Where the adapter of this name was loaded from, if it is loaded.
+    fn adapter(&self, name: &str) -> Option<PathBuf>;
+
     /// What was loaded.
     fn info(&self) -> &RunnerInfo;
 
@@ -88,7 +109,7 @@ pub trait Runner: Send + Sync + Debug {
 }
 
 /// Facts about a loaded model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunnerInfo {
     /// What llama.cpp calls it, e.g. `llama 256M Q4_1`.
     pub description: String,
@@ -101,7 +122,7 @@ pub struct RunnerInfo {
     pub threads: u32,
     /// `jinja`, the name of a built-in template, or `none`.
     pub template: String,
-    /// Paths of the active LoRA adapters, with their scales.
+    /// Paths of the LoRA adapters that the model was loaded with, with their scales.
     pub adapters: Vec<(String, f32)>,
     pub placement: PlacementReport,
     pub load_ms: f64,
@@ -119,10 +140,11 @@ pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dy
         #[cfg(any(test, feature = "stub"))]
         ModelSource::Stub(speed) => {
             progress(1.0);
-            Ok(std::sync::Arc::new(StubRunner::new(*speed)?))
+            Ok(std::sync::Arc::new(StubRunner::new(*speed, spec.defaults.clone())?))
         }
         #[cfg(not(any(test, feature = "stub")))]
         ModelSource::Stub(_) => Err(LoadError::NotBuilt { feature: "stub" }),
+        ModelSource::Absent { why } => Err(LoadError::Failed(why.clone())),
         #[cfg(feature = "llama")]
         ModelSource::Gguf { path } => Ok(std::sync::Arc::new(LocalRunner::load(path, spec, progress)?)),
         #[cfg(not(feature = "llama"))]
@@ -136,7 +158,11 @@ pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dy
 /// As [`load`].
 pub fn plan(spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     match &spec.source {
-        ModelSource::Stub(_) => Err(LoadError::Failed("the stub has no weights to plan for".into())),
+        #[cfg(any(test, feature = "stub"))]
+        ModelSource::Stub(speed) => Ok(StubRunner::plan(*speed)),
+        #[cfg(not(any(test, feature = "stub")))]
+        ModelSource::Stub(_) => Err(LoadError::NotBuilt { feature: "stub" }),
+        ModelSource::Absent { why } => Err(LoadError::Failed(why.clone())),
         #[cfg(feature = "llama")]
         ModelSource::Gguf { path } => plan::plan(path, spec),
         #[cfg(not(feature = "llama"))]

@@ -9,6 +9,7 @@ use crate::placement::{
 };
 
 use super::error::LoadError;
+use super::free::{self, EXACT, may_overflow};
 use super::layout::Layout;
 use super::local::load_error;
 use super::offload;
@@ -18,16 +19,6 @@ use super::spec::{CacheType, FlashAttention, LoadSpec};
 const THREADS: u32 = 1;
 /// Smallest context that is worth a proposal, and steps from there.
 const CONTEXT_STEP: u32 = 1024;
-
-/// Backends whose free memory is a limit. OpenCL guesses it, and Metal lends more.
-const EXACT: &[&str] = &["CUDA", "ROCm", "Vulkan"];
-/// Variables of llama.cpp's that let a GPU go on in the CPU's memory.
-const OVERFLOW: &[&str] =
-    &["GGML_CUDA_ENABLE_UNIFIED_MEMORY", "GGML_VK_ALLOW_SYSMEM_FALLBACK", "GGML_VK_PREFER_HOST_MEMORY"];
-
-fn may_overflow() -> bool {
-    OVERFLOW.iter().any(|variable| std::env::var_os(variable).is_some())
-}
 
 /// Lays one model out in different ways.
 struct Planner<'a> {
@@ -55,6 +46,7 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
     let planner = Planner::new(backend, path, &inventory, spec);
+    let is_auto = choice.layers == GpuLayers::Auto;
     let wished = Choice { layers: GpuLayers::All, ..choice.clone() };
     match planner.settle_auto(&mut choice, spec) {
         // Then it is shown for all layers, with what would help.
@@ -81,6 +73,7 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
                 parallel: layout.parallel,
                 devices: Vec::new(),
                 fits: false,
+                reduced: false,
                 alternatives: planner.alternatives(&model, &choice, spec, layout.n_ctx, gpu_layers)?,
                 refusal: Some(refusal),
                 why: choice.why,
@@ -101,6 +94,8 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     };
     Ok(MemoryPlan {
         refusal: None,
+        reduced: is_auto
+            && (choice.devices.len() < wished.devices.len() || laid.report.gpu_layers < laid.report.total_layers),
         why: choice.why,
         backend: laid.report.backend,
         gpu_layers: laid.report.gpu_layers,
@@ -128,12 +123,8 @@ pub(super) fn settle(
 
 impl<'a> Planner<'a> {
     fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory, spec: &LoadSpec) -> Self {
-        let mut system = sysinfo::System::new();
-        system.refresh_memory();
-        // In a container there may be less than the machine has. What it holds of files can be dropped.
-        let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
         let adapters = spec.adapters.iter().filter_map(|(path, _)| Some(path.metadata().ok()?.len()));
-        Self { backend, path, inventory, cpu_free: system.available_memory().min(limit), adapter_bytes: adapters.sum() }
+        Self { backend, path, inventory, cpu_free: free::cpu(), adapter_bytes: adapters.sum() }
     }
 
     /// What does not fit by our own margin may still run; what is more than there is does not, where a backend counts its

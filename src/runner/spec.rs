@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{ChatOptions, Message};
 use crate::constrain::Constraint;
-use crate::engine::{Priority, SamplingParams, TokenId};
+use crate::engine::{Priority, TokenId};
 use crate::placement::PlacementSpec;
+
+use super::defaults::{GenerateDefaults, Sampling};
 
 /// The text to continue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,13 +24,22 @@ pub enum Input {
     Messages(Vec<Message>),
 }
 
+/// A LoRA adapter as a request names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "shimmy.LoraUse")]
+pub struct LoraUse {
+    pub name: String,
+    /// How strong its effect is; `None` takes the adapter's own scale.
+    pub scale: Option<f32>,
+}
+
 /// One generation, whatever dialect asked for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerateSpec {
     pub model: String,
     pub input: Input,
-    pub sampling: SamplingParams,
-    /// `None` goes on to the end of the context.
+    pub sampling: Sampling,
+    /// `None` goes on to the end of the context, where the model has no default of its own.
     pub max_tokens: Option<u32>,
     pub stop: Vec<String>,
     pub priority: Priority,
@@ -37,6 +49,8 @@ pub struct GenerateSpec {
     pub constraint: Option<Constraint>,
     /// Tell each token's probability, and that of so many others.
     pub logprobs: Option<u32>,
+    /// Exactly these adapters, which may be none; `None` takes those that the model was loaded with.
+    pub lora: Option<Vec<LoraUse>>,
 }
 
 impl GenerateSpec {
@@ -46,13 +60,14 @@ impl GenerateSpec {
         Self {
             model: model.into(),
             input,
-            sampling: SamplingParams::default(),
+            sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),
             priority: Priority::default(),
             chat: ChatOptions::default(),
             constraint: None,
             logprobs: None,
+            lora: None,
         }
     }
 }
@@ -94,6 +109,11 @@ pub enum ModelSource {
     },
     /// The deterministic runner of the contract tests.
     Stub(StubSpeed),
+    /// Known by its name only.
+    Absent {
+        /// What loading it says.
+        why: String,
+    },
 }
 
 /// How long the stub takes for a word.
@@ -167,7 +187,7 @@ impl Default for ServeSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadSpec {
     pub source: ModelSource,
-    /// LoRA adapters with their scales.
+    /// LoRA adapters with their scales, for requests that name none.
     pub adapters: Vec<(PathBuf, f32)>,
     /// A built-in name, a file, or a Jinja template. `None` takes the model's own.
     pub template: Option<String>,
@@ -179,6 +199,9 @@ pub struct LoadSpec {
     /// Name in logs and metrics.
     pub label: String,
     pub serve: ServeSpec,
+    /// What requests get that leave it open.
+    #[serde(default)]
+    pub defaults: GenerateDefaults,
 }
 
 /// Models are trained for up to a million tokens now; reserving a cache for all of them by default would fill the memory.

@@ -2,15 +2,19 @@
 //!
 //! The answer repeats the prompt's last message, word by word. A few prompts ask for more:
 //! `stub:fail` fails before the first token, `stub:break` after the second, `stub:endless` goes on to the end of the
-//! context.
+//! context. With adapters it begins with their names and scales, e.g. `[poet@0.5]`.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::engine::{EngineConfig, EngineHandle, Job, Machine, Rule, TokenId};
-use crate::placement::PlacementReport;
+use crate::engine::{AdapterSet, EngineAdapter, EngineConfig, EngineHandle, Job, Machine, Rule, TokenId};
+use crate::gguf;
+use crate::placement::{DeviceNeed, DeviceUse, MemoryPlan, PlacementReport};
 
+use super::adapters::Adapters;
+use super::defaults::GenerateDefaults;
 use super::delta::DeltaStream;
 use super::error::{LoadError, RunnerError};
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
@@ -24,6 +28,8 @@ const FAST_CONTEXT: usize = 1 << 20;
 /// Between two words, so that a test can act while one runs.
 const PACE: Duration = Duration::from_millis(2);
 const PARALLEL: usize = 16;
+/// So that the stub's memory can be limited like a model's.
+const CELL_BYTES: u64 = 16;
 
 /// Marks the words of a prompt's last message.
 const LAST: TokenId = 1 << 30;
@@ -35,6 +41,8 @@ const END: TokenId = 0;
 pub struct StubRunner {
     engine: EngineHandle,
     words: Arc<Words>,
+    defaults: GenerateDefaults,
+    adapters: Adapters,
     info: RunnerInfo,
 }
 
@@ -69,8 +77,16 @@ impl Words {
 }
 
 impl Rule for Words {
-    fn next(&self, tokens: &[TokenId], prompt: usize) -> Result<TokenId, String> {
-        let said = tokens.len() - prompt;
+    fn next(&self, tokens: &[TokenId], prompt: usize, adapters: &AdapterSet) -> Result<TokenId, String> {
+        let mut said = tokens.len() - prompt;
+        let names = adapters.weights::<String>();
+        if !names.is_empty() {
+            if said == 0 {
+                let named: Vec<String> = names.iter().map(|(name, scale)| format!("{name}@{scale}")).collect();
+                return Ok(self.token(&format!("[{}] ", named.join(" "))));
+            }
+            said -= 1;
+        }
         // The last message stands at the prompt's end, so its first word is found from there.
         let last = tokens[..prompt].iter().rposition(|token| token & LAST == 0).map_or(0, |at| at + 1);
         let script = &tokens[last..prompt];
@@ -92,7 +108,7 @@ impl Rule for Words {
 impl StubRunner {
     /// # Errors
     /// Why its engine did not start.
-    pub fn new(speed: StubSpeed) -> Result<Self, LoadError> {
+    pub fn new(speed: StubSpeed, defaults: GenerateDefaults) -> Result<Self, LoadError> {
         let (context, pace) = match speed {
             StubSpeed::Paced => (CONTEXT, PACE),
             StubSpeed::Fast => (FAST_CONTEXT, Duration::ZERO),
@@ -117,6 +133,7 @@ impl StubRunner {
         };
         let engine = EngineHandle::start_simulation(Arc::clone(&words) as Arc<dyn Rule>, machine, config)
             .map_err(LoadError::Failed)?;
+        let MemoryPlan { devices, .. } = Self::plan(speed);
         let info = RunnerInfo {
             description: "stub".into(),
             size_bytes: 0,
@@ -128,14 +145,38 @@ impl StubRunner {
             adapters: Vec::new(),
             placement: PlacementReport {
                 backend: "cpu".into(),
-                devices: Vec::new(),
+                devices: devices.into_iter().map(|device| device.usage).collect(),
                 gpu_layers: 0,
                 total_layers: 0,
                 why: String::new(),
             },
             load_ms: 0.0,
         };
-        Ok(Self { engine, words, info })
+        Ok(Self { engine, words, defaults, adapters: Adapters::default(), info })
+    }
+
+    /// What its cells would take, if they were any.
+    #[must_use]
+    pub fn plan(speed: StubSpeed) -> MemoryPlan {
+        let context = match speed {
+            StubSpeed::Paced => CONTEXT,
+            StubSpeed::Fast => FAST_CONTEXT,
+        };
+        let bytes = 2 * context as u64 * CELL_BYTES;
+        let usage = DeviceUse { name: "CPU".into(), context_bytes: bytes, ..DeviceUse::default() };
+        MemoryPlan {
+            backend: "cpu".into(),
+            gpu_layers: 0,
+            total_layers: 0,
+            context_tokens: u32::try_from(context).unwrap_or(u32::MAX),
+            parallel: u32::try_from(PARALLEL).unwrap_or(1),
+            devices: vec![DeviceNeed { usage, needed_bytes: bytes, free_bytes: super::free::cpu(), fits: true }],
+            fits: true,
+            reduced: false,
+            why: "it computes nothing".into(),
+            refusal: None,
+            alternatives: Vec::new(),
+        }
     }
 
     /// The words of all messages, those of the last one marked.
@@ -156,24 +197,26 @@ impl StubRunner {
 
 impl Runner for StubRunner {
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
+        let spec = self.defaults.apply(spec);
         if let Input::Tokens(tokens) = &spec.input {
             self.pieces(tokens)?;
         }
         let events = self.engine.submit(Job {
             prompt: self.tokens(&spec.input),
-            sampling: spec.sampling.clone(),
+            sampling: spec.sampling.params(),
             stop: spec.stop.clone(),
             max_tokens: spec.max_tokens,
             priority: spec.priority,
             shown: Vec::new(),
             filter: None,
+            adapters: self.adapters.set(spec.lora.as_deref().unwrap_or_default())?,
             logprobs: spec.logprobs.map(|n| n as usize),
         })?;
         Ok(DeltaStream::new(events, stub_parser::parser_for(&spec.chat)))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
-        let tokens = self.tokens(&spec.input);
+        let tokens = self.tokens(&self.defaults.apply(spec).input);
         let text = tokens.iter().filter_map(|token| self.words.word(*token)).collect::<Vec<_>>().concat();
         Ok(Prompt { text, tokens })
     }
@@ -214,7 +257,34 @@ impl Runner for StubRunner {
     }
 
     fn measure(&self, what: Measure) -> Result<f64, RunnerError> {
-        Ok(self.engine.measure(what)?)
+        Ok(self.engine.measure(what, AdapterSet::default())?)
+    }
+
+    /// It has no weights that an adapter could be checked against.
+    fn load_adapter(&self, name: &str, path: &Path, again: bool) -> Result<(), LoadError> {
+        let load = || {
+            let header = gguf::Header::open(path).map_err(|e| LoadError::Failed(e.to_string()))?;
+            if header.is_adapter() {
+                return Ok(EngineAdapter::new(name.to_owned()));
+            }
+            Err(LoadError::Failed(format!("{}: is no LoRA adapter", path.display())))
+        };
+        if let Some(old) = self.adapters.load(name, path, again, load)? {
+            self.engine.unload_adapter(&old);
+        }
+        Ok(())
+    }
+
+    fn unload_adapter(&self, name: &str) -> bool {
+        let old = self.adapters.take(name);
+        if let Some(adapter) = &old {
+            self.engine.unload_adapter(adapter);
+        }
+        old.is_some()
+    }
+
+    fn adapter(&self, name: &str) -> Option<PathBuf> {
+        self.adapters.path_of(name)
     }
 }
 

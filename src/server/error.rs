@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::api::{BadRequest, ErrorKind, anthropic, openai};
-use crate::registry::RegistryError;
+use crate::registry::{AdapterError, RegistryError};
 use crate::runner::RunnerError;
 
 /// An error that has not yet been answered.
@@ -21,61 +21,97 @@ pub(super) struct ApiError {
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// How a client that sent no key should send one.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+
 impl ApiError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    fn status(&self) -> StatusCode {
+    /// The answer to a request that goes no further.
+    pub fn answer_to(&self, request: &Request) -> Response {
+        match Envelope::of_request(request) {
+            Envelope::Anthropic => {
+                let id = anthropic::request_id();
+                with_request_id(self.answer(Envelope::Anthropic, Some(&id)), &id)
+            }
+            envelope => self.answer(envelope, None),
+        }
+    }
+
+    /// `request_id` is for Anthropic's clients.
+    fn answer(&self, envelope: Envelope, request_id: Option<&str>) -> Response {
+        let body = match envelope {
+            Envelope::Plain => json!({ "error": self.message }),
+            Envelope::OpenAi => openai::error_body(self.kind, &self.message),
+            Envelope::Anthropic => anthropic::error_body(self.kind, &self.message, request_id),
+        };
+        let mut response = (envelope.status(self.kind), Json(body)).into_response();
         match self.kind {
-            ErrorKind::BadRequest | ErrorKind::PromptTooLong | ErrorKind::NoPreviousResponse => StatusCode::BAD_REQUEST,
-            ErrorKind::ModelNotFound | ErrorKind::NoSuchResponse | ErrorKind::NoSuchPath => StatusCode::NOT_FOUND,
-            ErrorKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorKind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::ModelFailed => StatusCode::BAD_GATEWAY,
-            ErrorKind::NotServed => StatusCode::NOT_IMPLEMENTED,
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    fn answer(&self, body: serde_json::Value) -> Response {
-        let mut response = (self.status(), Json(body)).into_response();
-        if self.kind == ErrorKind::Overloaded {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            ErrorKind::Overloaded => {
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            ErrorKind::NoKey => {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, BEARER);
+            }
+            // The clients of OpenAI and Anthropic repeat what failed in a server; a model that does not load would be loaded again.
+            ErrorKind::ModelFailed if envelope != Envelope::Plain => {
+                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            _ => {}
         }
         response
-    }
-
-    /// The clients of OpenAI and Anthropic repeat what failed in a server; a model that does not load would be loaded again.
-    fn not_repeated(&self, mut response: Response) -> Response {
-        if self.kind == ErrorKind::ModelFailed {
-            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-        }
-        response
-    }
-
-    /// In the words of the dialect that a path belongs to.
-    fn answer_for(&self, path: &str) -> Response {
-        if path.starts_with("/v1/") {
-            self.not_repeated(self.answer(openai::error_body(self.kind, &self.message)))
-        } else {
-            self.answer(json!({ "error": self.message }))
-        }
-    }
-
-    fn answer_for_anthropic(&self, request_id: &str) -> Response {
-        let mut response = self.answer(anthropic::error_body(self.kind, &self.message, Some(request_id)));
-        if self.kind == ErrorKind::Overloaded {
-            // Its clients know a status that HTTP does not.
-            *response.status_mut() = StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        }
-        self.not_repeated(response)
     }
 
     /// A task of ours died. Its panic is in the log.
     pub fn internal() -> Self {
         Self::new(ErrorKind::Internal, "internal error; the server's log has the reason")
+    }
+}
+
+/// Whose words an error is said in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Envelope {
+    /// shimmy's, Ollama's and llama.cpp's: `{"error": "…"}`.
+    Plain,
+    OpenAi,
+    Anthropic,
+}
+
+impl Envelope {
+    /// `has_version` is whether the client sent Anthropic's header.
+    pub fn of(path: &str, has_version: bool) -> Self {
+        if anthropic::answers(path, has_version) {
+            Self::Anthropic
+        } else if path.starts_with("/v1/") {
+            Self::OpenAi
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn of_request(request: &Request) -> Self {
+        Self::of(request.uri().path(), request.headers().contains_key(anthropic::VERSION_HEADER))
+    }
+
+    pub fn status(self, kind: ErrorKind) -> StatusCode {
+        match kind {
+            ErrorKind::BadRequest | ErrorKind::PromptTooLong | ErrorKind::NoPreviousResponse => StatusCode::BAD_REQUEST,
+            ErrorKind::NoKey => StatusCode::UNAUTHORIZED,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+            ErrorKind::ModelNotFound | ErrorKind::NoSuchResponse | ErrorKind::NoSuchPath => StatusCode::NOT_FOUND,
+            ErrorKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            // Anthropic's clients know a status that HTTP does not.
+            ErrorKind::Overloaded if self == Self::Anthropic => {
+                StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+            }
+            ErrorKind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::ModelFailed => StatusCode::BAD_GATEWAY,
+            ErrorKind::NotServed => StatusCode::NOT_IMPLEMENTED,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
     }
 }
 
@@ -89,9 +125,20 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         let kind = match &error {
             RegistryError::NotFound { .. } => ErrorKind::ModelNotFound,
-            RegistryError::Load { .. } => ErrorKind::ModelFailed,
+            RegistryError::Load { .. } | RegistryError::TooLarge { .. } => ErrorKind::ModelFailed,
+            RegistryError::Busy { .. } | RegistryError::Cancelled { .. } => ErrorKind::Overloaded,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<AdapterError> for ApiError {
+    fn from(error: AdapterError) -> Self {
+        match error {
+            AdapterError::Model(error) => error.into(),
+            AdapterError::Unknown(why) => Self::new(ErrorKind::ModelNotFound, why),
+            AdapterError::Refused(why) => Self::new(ErrorKind::BadRequest, format!("bad request: {why}")),
+        }
     }
 }
 
@@ -110,7 +157,7 @@ impl From<RunnerError> for ApiError {
 impl IntoResponse for ApiError {
     /// In shimmy's own words; [`in_dialect`] finds the right ones.
     fn into_response(self) -> Response {
-        let mut response = self.answer(json!({ "error": self.message }));
+        let mut response = self.answer(Envelope::Plain, None);
         response.extensions_mut().insert(self);
         response
     }
@@ -118,13 +165,13 @@ impl IntoResponse for ApiError {
 
 /// Says an error in the words of the dialect that the path belongs to, whichever handler or layer it comes from.
 pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    if anthropic::answers(&path, request.headers().contains_key(anthropic::VERSION_HEADER)) {
+    let envelope = Envelope::of_request(&request);
+    if envelope == Envelope::Anthropic {
         return in_anthropics(next.run(request).await);
     }
     let mut response = next.run(request).await;
     match response.extensions_mut().remove::<ApiError>() {
-        Some(error) => error.answer_for(&path),
+        Some(error) => error.answer(envelope, None),
         None => response,
     }
 }
@@ -133,9 +180,13 @@ pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
 fn in_anthropics(mut response: Response) -> Response {
     let id = anthropic::request_id();
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        response = error.answer_for_anthropic(&id);
+        response = error.answer(Envelope::Anthropic, Some(&id));
     }
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    with_request_id(response, &id)
+}
+
+fn with_request_id(mut response: Response, id: &str) -> Response {
+    if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert("request-id", id);
     }
     response

@@ -1,9 +1,10 @@
-//! Request bodies with our own error shape.
+//! Request bodies and path parameters with our own error shape.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -14,17 +15,48 @@ use crate::api::ErrorKind;
 #[derive(Debug)]
 pub(super) struct JsonBody(pub Value);
 
-impl FromRequest<AppState> for JsonBody {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Self::Rejection> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| body_error(&rejection, state))?;
-        let value: Value = serde_json::from_slice(&bytes)
+impl JsonBody {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        let value: Value = serde_json::from_slice(bytes)
             .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: the body is not JSON: {e}")))?;
         if !value.is_object() {
             return Err(ApiError::new(ErrorKind::BadRequest, "bad request: the body must be a JSON object"));
         }
         Ok(Self(value))
+    }
+}
+
+impl FromRequest<AppState> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Self::Rejection> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| body_error(&rejection, state))?;
+        Self::parse(&bytes)
+    }
+}
+
+/// A body that may be missing.
+impl OptionalFromRequest<AppState> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Self::Rejection> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| body_error(&rejection, state))?;
+        if bytes.is_empty() { Ok(None) } else { Self::parse(&bytes).map(Some) }
+    }
+}
+
+/// The one parameter of a path.
+#[derive(Debug)]
+pub(super) struct PathName(pub String);
+
+impl FromRequestParts<AppState> for PathName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let Path(name) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
+        Ok(Self(name))
     }
 }
 

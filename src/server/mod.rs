@@ -1,16 +1,20 @@
 //! HTTP, SSE and WebSocket on axum.
 
+pub mod access;
 mod connections;
 mod error;
 mod extract;
 mod ignored;
 mod metrics;
+mod openapi;
 mod responses_store;
+mod route;
 mod router;
 mod routes;
 mod shutdown;
 mod state;
 mod stream;
+mod tables;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,6 +25,8 @@ use tokio::net::TcpListener;
 pub use state::AppState;
 
 use crate::registry::Registry;
+
+use access::Access;
 
 /// Limits of the server.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +48,12 @@ pub async fn run(
     listener: TcpListener,
     registry: Arc<Registry>,
     config: ServerConfig,
+    access: Access,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let (state, mut ends) = AppState::new(registry, config);
     let phase = state.phase.clone();
-    let router = router::router(state);
+    let router = access::protect(router::router(state), &Arc::new(access));
     let drain_over = shutdown::drain_over(shutdown, ends.phase, config.drain);
     let serve = async move {
         connections::accept(listener, router, phase).await;

@@ -1,7 +1,6 @@
 //! A generation as an HTTP body.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
@@ -12,45 +11,8 @@ use futures_util::Stream;
 use super::error::ApiError;
 use crate::api::Encoder;
 use crate::engine::Summary;
-use crate::registry::{Lease, Registry};
+use crate::registry::Lease;
 use crate::runner::{Answer, Delta, DeltaStream, RunnerError};
-
-/// A lease held by async code: it is let go on a blocking thread, since that can wait for an engine to end.
-#[derive(Debug)]
-pub(super) struct HeldLease {
-    lease: Option<Lease>,
-    /// Where its model is to be unloaded after it.
-    unload_from: Option<Arc<Registry>>,
-}
-
-impl HeldLease {
-    /// Unloads the model as soon as this is let go.
-    pub fn unloading_from(self, registry: &Arc<Registry>) -> Self {
-        let mut lease = self;
-        lease.unload_from = Some(Arc::clone(registry));
-        lease
-    }
-}
-
-impl From<Lease> for HeldLease {
-    fn from(lease: Lease) -> Self {
-        Self { lease: Some(lease), unload_from: None }
-    }
-}
-
-impl Drop for HeldLease {
-    fn drop(&mut self) {
-        let (Some(lease), registry) = (self.lease.take(), self.unload_from.take()) else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || {
-                if let Some(registry) = registry {
-                    // It was known when the lease was taken, and models are not forgotten.
-                    let _ = registry.unload(lease.name());
-                }
-            });
-        }
-    }
-}
 
 /// Several answers to one request, read together.
 #[derive(Debug)]
@@ -108,7 +70,7 @@ const FRAMES: usize = 4096;
 /// the first token still has its own status, so the answer begins with that token.
 pub(super) async fn respond(
     deltas: impl Into<Choices>,
-    lease: HeldLease,
+    lease: Lease,
     mut encoder: impl Encoder + 'static,
 ) -> Result<Response, ApiError> {
     let mut deltas = deltas.into();

@@ -112,7 +112,7 @@ def embedding(client):
 
 
 def models(client, address):
-    [model] = [model for model in client.list().models if model.model == f"{NAME}:latest"]
+    [model] = [model for model in client.list().models if model.model == "smollm2:135m-instruct-q4_1"]
     assert model.size > 0 and len(model.digest) == 64 and model.modified_at.year > 2000, model
     assert model.details.format == "gguf" and model.details.family == "llama", model
     shown = client.show(NAME)

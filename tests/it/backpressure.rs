@@ -13,7 +13,7 @@ fn a_reader_that_stands_still_holds_up_itself_only() {
     let words = 1_000_000;
     let body = json!({ "model": "stub-fast", "prompt": "stub:endless", "stream": true, "max_tokens": words });
     let mut slow = server.connect();
-    slow.write_all(&http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes())).unwrap();
+    slow.write_all(&http_request("localhost", "POST", "/api/generate", &[], body.to_string().as_bytes())).unwrap();
     // The kernel takes megabytes for it, and more from time to time.
     let mut sent = 0.0;
     while sent == 0.0 || sent != server.metric("shimmy_generated_tokens_total", "") {
@@ -40,7 +40,7 @@ fn a_reader_that_stands_still_holds_up_itself_only() {
 fn one_request_too_many_is_refused_at_once() {
     let server = Server::start();
     let endless = json!({ "model": "stub", "prompt": "stub:endless", "stream": true }).to_string();
-    let request = http_request("x", "POST", "/api/generate", &[], endless.as_bytes());
+    let request = http_request("localhost", "POST", "/api/generate", &[], endless.as_bytes());
     // 16 run and 64 wait.
     let mut clients: Vec<_> = (0..80).map(|_| server.connect()).collect();
     for client in &mut clients {

@@ -49,8 +49,7 @@ fn a_broken_model_is_a_502_and_the_server_lives() {
     let dir = tempfile::tempdir().unwrap();
     let model = std::fs::read(smollm2()).unwrap();
     written(dir.path(), "good.gguf", &model);
-    // Discovery reads the header, which is whole; loading finds that the weights are not.
-    written(dir.path(), "bad.gguf", &model[..50_000_000]);
+    written(dir.path(), "bad.gguf", &model);
     let server = {
         let mut command = crate::support::shimmy();
         command.args(["serve", "--bind", "127.0.0.1:0", "--model-dirs", dir.path().to_str().unwrap()]);
@@ -58,6 +57,8 @@ fn a_broken_model_is_a_502_and_the_server_lives() {
     };
     let ask = |model: &str| server.post("/api/generate", &json!({ "model": model, "prompt": "Hi", "max_tokens": 1 }));
     assert_eq!(ask("good").status, 200);
+    // What is broken when models are looked for is not served at all.
+    written(dir.path(), "bad.gguf", &model[..50_000_000]);
     let bad = ask("bad");
     assert_eq!(bad.status, 502, "{}", bad.text());
     assert!(bad.text().contains("truncated"), "{}", bad.text());
@@ -121,7 +122,7 @@ fn an_unknown_model_says_what_is_known() {
     let output = run(&["--model-dirs", dir.to_str().unwrap(), "generate", "nothing", "--prompt", "x"]);
     assert_eq!(output.status.code(), Some(1));
     let message = stderr(&output);
-    assert!(message.contains("model not found") && message.contains("smollm2-135m-instruct"), "{message}");
+    assert!(message.contains("model not found") && message.contains("smollm2:135m-instruct-q4_1"), "{message}");
 }
 
 #[test]

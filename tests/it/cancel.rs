@@ -9,7 +9,7 @@ use crate::support::{MODEL, Server, http_request};
 
 fn long_story(stream: bool) -> Vec<u8> {
     let body = json!({ "model": MODEL, "prompt": "Tell me a very long story.", "stream": stream, "temperature": 0.9, "max_tokens": 7000 });
-    http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes())
+    http_request("localhost", "POST", "/api/generate", &[], body.to_string().as_bytes())
 }
 
 /// How long a short request takes to be answered.
@@ -51,7 +51,7 @@ fn leaving_an_answer_that_is_not_streamed() {
 fn leaving_during_prefill_and_in_the_queue() {
     let server = Server::start();
     let body = json!({ "model": MODEL, "prompt": "word ".repeat(7000), "raw": true, "max_tokens": 1, "stream": true });
-    let request = http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes());
+    let request = http_request("localhost", "POST", "/api/generate", &[], body.to_string().as_bytes());
     let mut clients = Vec::new();
     for _ in 0..4 {
         let mut stream = server.connect();

@@ -76,7 +76,7 @@ fn list_is_a_table_names_or_json() {
     let list = |more: &[&str]| {
         stdout(&shimmy().args(["--model-dirs", dir.to_str().unwrap(), "list"]).args(more).output().unwrap())
     };
-    assert!(list(&["--short"]).lines().any(|line| line == "smollm2-135m-instruct"));
+    assert!(list(&["--short"]).lines().any(|line| line == "smollm2:135m-instruct-q4_1"));
     let table = list(&[]);
     let row = table.lines().find(|line| line.starts_with("smollm2")).unwrap();
     assert!(
@@ -84,7 +84,7 @@ fn list_is_a_table_names_or_json() {
         "{table}"
     );
     let json: Value = serde_json::from_str(&list(&["--json"])).unwrap();
-    assert!(json["models"].as_array().unwrap().iter().any(|model| model["name"] == "smollm2-135m-instruct"));
+    assert!(json["models"].as_array().unwrap().iter().any(|model| model["name"] == "smollm2:135m-instruct-q4_1"));
 }
 
 #[test]

@@ -3,12 +3,21 @@
 //! Without the feature `llama` only the contract tests remain; they run on the stub.
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop where it is.
 
+mod access;
+mod adapters;
 #[cfg(not(feature = "llama"))]
 mod backpressure;
+#[cfg(all(unix, not(feature = "llama")))]
+mod config;
 mod contract;
+mod fuzzing;
+mod library;
 #[cfg(feature = "dynamic-backends")]
 mod modules;
 mod ollama;
+mod openapi;
+mod pull;
+mod residency;
 mod shutdown;
 mod socket;
 mod support;

@@ -66,7 +66,7 @@ fn unloading_does_not_cut_others_off() {
     let words = ["word"; 300].join(" ");
     let long = json!({ "model": MODEL, "messages": [{ "role": "user", "content": words }] }).to_string();
     let mut stream = server.connect();
-    stream.write_all(&crate::support::http_request("x", "POST", "/api/chat", &[], long.as_bytes())).unwrap();
+    stream.write_all(&crate::support::http_request("localhost", "POST", "/api/chat", &[], long.as_bytes())).unwrap();
     let mut first = [0; 512];
     let _ = stream.read(&mut first).unwrap();
     let unloaded = server.post("/api/chat", &json!({ "model": MODEL, "keep_alive": 0 }));

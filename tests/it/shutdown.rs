@@ -17,7 +17,7 @@ fn a_running_stream_ends_in_order_and_the_process_leaves_with_zero() {
     };
     let body = json!({ "model": MODEL, "prompt": prompt, "max_tokens": 64, "stream": true, "temperature": 0 });
     let mut stream = server.connect();
-    stream.write_all(&http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes())).unwrap();
+    stream.write_all(&http_request("localhost", "POST", "/api/generate", &[], body.to_string().as_bytes())).unwrap();
     let mut first = [0; 256];
     let n = stream.read(&mut first).unwrap();
     assert!(n > 0, "the stream began");
@@ -43,7 +43,7 @@ fn the_drain_time_is_kept() {
     let mut server = Server::with(&["--drain", "1"]);
     let body = json!({ "model": MODEL, "prompt": "stub:endless", "stream": true });
     let mut stream = server.connect();
-    stream.write_all(&http_request("x", "POST", "/api/generate", &[], body.to_string().as_bytes())).unwrap();
+    stream.write_all(&http_request("localhost", "POST", "/api/generate", &[], body.to_string().as_bytes())).unwrap();
     let mut first = [0; 256];
     assert!(stream.read(&mut first).unwrap() > 0);
     let start = std::time::Instant::now();

@@ -1,6 +1,6 @@
 //! The safe wrapper and the engine on it, in this process.
 
-use shimmy::engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
+use shimmy::engine::{AdapterSet, EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
 use shimmy::llama::{Backend, Batch, Context, ContextParams, Model, ModelParams, Pos, Token};
 
 use crate::support::{smollm2, tiny};
@@ -20,7 +20,7 @@ fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
         deterministic: false,
         lookup: 0,
     };
-    EngineHandle::start_llama(model, Vec::new(), context, n_ctx, config).unwrap().0
+    EngineHandle::start_llama(model, AdapterSet::default(), context, n_ctx, config).unwrap().0
 }
 
 fn job(model: &Model, text: &str, max_tokens: Option<u32>) -> Job {

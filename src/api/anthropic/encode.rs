@@ -1,7 +1,8 @@
 //! Anthropic's answers: an event stream of content blocks, and the whole body.
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error_body;
 use crate::api::{Encoder, ErrorKind, push_json, random_id};
@@ -50,8 +51,9 @@ impl Head {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Stop<'a> {
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "anthropic.Stop")]
+pub struct Stop<'a> {
     #[serde(rename = "stop_reason")]
     reason: &'static str,
     #[serde(rename = "stop_sequence")]
@@ -59,18 +61,30 @@ struct Stop<'a> {
 }
 
 /// A block of content; as its beginning, without what is still to come.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
-    Thinking { thinking: &'a str, signature: &'static str },
-    Text { text: &'a str },
-    ToolUse { id: &'a str, name: &'a str, input: Value },
+#[schemars(rename = "anthropic.Block")]
+pub enum Block<'a> {
+    Thinking {
+        thinking: &'a str,
+        signature: &'static str,
+    },
+    Text {
+        text: &'a str,
+    },
+    ToolUse {
+        id: &'a str,
+        name: &'a str,
+        #[schemars(with = "Map<String, Value>")]
+        input: Value,
+    },
 }
 
 /// More of a block.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type")]
-enum Piece<'a> {
+#[schemars(rename = "anthropic.BlockDelta")]
+pub enum Piece<'a> {
     #[serde(rename = "text_delta")]
     Text { text: &'a str },
     #[serde(rename = "thinking_delta")]

@@ -19,6 +19,8 @@ pub fn error_body(kind: ErrorKind, message: &str, request_id: Option<&str>) -> V
         | ErrorKind::NoPreviousResponse
         | ErrorKind::WrongMethod
         | ErrorKind::NotServed => "invalid_request_error",
+        ErrorKind::NoKey => "authentication_error",
+        ErrorKind::Forbidden => "permission_error",
         ErrorKind::ModelNotFound | ErrorKind::NoSuchResponse | ErrorKind::NoSuchPath => "not_found_error",
         ErrorKind::BodyTooLarge => "request_too_large",
         ErrorKind::Overloaded => "overloaded_error",

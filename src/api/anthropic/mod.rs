@@ -4,6 +4,7 @@ mod encode;
 mod error;
 mod models;
 mod request;
+pub mod shapes;
 mod turns;
 
 pub use encode::{Head, MessagesEncoder, message_body};

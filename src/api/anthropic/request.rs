@@ -1,5 +1,6 @@
 //! The request body of `POST /v1/messages` and of `POST /v1/messages/count_tokens`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -12,7 +13,8 @@ use crate::engine::Priority;
 use crate::runner::{GenerateSpec, Input};
 
 /// What is absent takes the defaults of shimmy's own dialect.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.MessagesRequest", description = "A conversation to answer.")]
 struct Fields {
     model: String,
     messages: Vec<Turn>,
@@ -23,7 +25,9 @@ struct Fields {
     stop_sequences: Vec<String>,
     #[serde(default)]
     stream: bool,
+    #[schemars(range(min = 0.0, max = 100.0))]
     temperature: Option<f32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f32>,
     top_k: Option<u32>,
     #[serde(default)]
@@ -32,7 +36,9 @@ struct Fields {
     thinking: Option<Thinking>,
     output_config: Option<OutputConfig>,
     // Not Anthropic's, but as in the other dialects.
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f32>,
+    #[schemars(range(min = 0.01, max = 100.0))]
     repeat_penalty: Option<f32>,
     seed: Option<i64>,
     #[serde(default)]
@@ -41,7 +47,8 @@ struct Fields {
     priority: Priority,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.Tool")]
 struct ToolField {
     /// Absent, or `custom`, for a tool that the client describes itself.
     #[serde(rename = "type")]
@@ -52,7 +59,8 @@ struct ToolField {
     input_schema: Option<Map<String, Value>>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.ToolChoice")]
 struct ChoiceField {
     #[serde(rename = "type")]
     kind: ChoiceKind,
@@ -61,8 +69,9 @@ struct ChoiceField {
     disable_parallel_tool_use: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "anthropic.ToolChoiceType")]
 enum ChoiceKind {
     Auto,
     Any,
@@ -70,14 +79,16 @@ enum ChoiceKind {
     None,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.Thinking")]
 struct Thinking {
     #[serde(rename = "type")]
     kind: ThinkingKind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "anthropic.ThinkingType")]
 enum ThinkingKind {
     Enabled,
     Disabled,
@@ -85,12 +96,14 @@ enum ThinkingKind {
     Adaptive,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.OutputConfig")]
 struct OutputConfig {
     format: Option<Format>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.Format")]
 struct Format {
     #[serde(rename = "type")]
     kind: String,
@@ -119,6 +132,8 @@ pub struct MessagesRequest {
     /// Paths of what is passed over, e.g. `metadata`, `messages.0.content.0.cache_control`.
     pub ignored: Vec<String>,
 }
+
+crate::api::schema::described_by!(MessagesRequest, Fields);
 
 impl MessagesRequest {
     /// # Errors

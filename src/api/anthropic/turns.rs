@@ -1,24 +1,28 @@
 //! Turns in Anthropic's shape, and the messages that they become.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::api::BadRequest;
 use crate::api::conversation::{Conversation, join};
+use crate::api::{BadRequest, schema};
 use crate::chat::{Message, Role, ToolCall};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.Turn")]
 pub(super) struct Turn {
     role: TurnRole,
     content: Blocks,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "anthropic.Role")]
 enum TurnRole {
     System,
     User,
@@ -30,7 +34,8 @@ enum TurnRole {
 pub(super) struct Blocks(Vec<Block>);
 
 /// The fields of all kinds of block, so that those that a block has beside them are told to have no effect.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.InputBlock", description = "A text, a thought, a call or the result of one.")]
 struct Block {
     #[serde(rename = "type")]
     kind: String,
@@ -45,6 +50,16 @@ struct Block {
     tool_use_id: Option<String>,
     content: Option<Blocks>,
     is_error: Option<bool>,
+}
+
+impl JsonSchema for Blocks {
+    fn schema_name() -> Cow<'static, str> {
+        "anthropic.InputContent".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schema::text_or(generator.subschema_for::<Vec<Block>>())
+    }
 }
 
 // An untagged enum would lose the paths of what is wrong and of what is passed over.

@@ -1,16 +1,18 @@
 //! Ollama's request body of `POST /api/chat`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::common::{Common, read};
-use super::keep_alive::KeepAlive;
 use crate::api::BadRequest;
 use crate::api::shimmy::GenerateRequest;
 use crate::chat::{Message, Role, Tool, ToolCall};
+use crate::registry::KeepAlive;
 use crate::runner::GenerateSpec;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.ChatFields")]
 struct Fields {
     model: String,
     messages: Option<Vec<Turn>>,
@@ -18,7 +20,8 @@ struct Fields {
     stream: Option<bool>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.Turn")]
 struct Turn {
     role: Role,
     content: Option<String>,
@@ -30,14 +33,16 @@ struct Turn {
     tool_call_id: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.Tool")]
 struct ToolField {
     #[serde(rename = "type")]
     kind: Option<String>,
     function: Function,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.Function")]
 struct Function {
     name: String,
     description: Option<String>,
@@ -45,11 +50,18 @@ struct Function {
 }
 
 /// A request, and what of it has no effect here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(
+    rename = "ollama.ChatRequest",
+    description = "A conversation to answer. Without messages the model is loaded, or unloaded."
+)]
 pub struct ChatRequest {
+    #[schemars(flatten)]
     fields: Fields,
+    #[schemars(flatten)]
     common: Common,
     /// Paths of the fields that are passed over, e.g. `truncate`, `options.num_ctx`.
+    #[schemars(skip)]
     pub ignored: Vec<String>,
 }
 
@@ -80,10 +92,10 @@ impl ChatRequest {
         self.fields.messages.as_ref().is_none_or(Vec::is_empty)
     }
 
-    /// Whether the model is to be unloaded after the answer.
+    /// How long the model stays after the answer, where the request says so.
     #[must_use]
-    pub fn unloads(&self) -> bool {
-        self.common.keep_alive == Some(KeepAlive::Leaves)
+    pub fn keep_alive(&self) -> Option<KeepAlive> {
+        self.common.keep_alive
     }
 
     /// # Errors
@@ -140,6 +152,7 @@ mod tests {
 
     use super::ChatRequest;
     use crate::chat::{Message, Role, Tool, ToolCall};
+    use crate::registry::KeepAlive;
     use crate::runner::{GenerateSpec, Input};
 
     fn spec(body: Value) -> Result<GenerateSpec, String> {
@@ -178,8 +191,9 @@ mod tests {
         let request = |body| ChatRequest::from_value(body).expect("it is served");
         assert!(request(json!({ "model": "m" })).only_loads());
         let unload = request(json!({ "model": "m", "messages": [], "keep_alive": "0s" }));
-        assert!(unload.only_loads() && unload.unloads());
-        assert!(!request(json!({ "model": "m", "keep_alive": -1 })).unloads());
+        assert!(unload.only_loads());
+        assert_eq!(unload.keep_alive(), Some(KeepAlive::NOT));
+        assert_eq!(request(json!({ "model": "m", "keep_alive": -1 })).keep_alive(), Some(KeepAlive::Forever));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Ollama's answers to `POST /api/chat`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::response::{Line, Loading, error_line, now};
+use super::shapes::Call;
 use crate::api::{Encoder, push_json};
 use crate::chat::ToolCall;
 use crate::engine::{Summary, TokenLogprob};
@@ -78,19 +80,23 @@ impl Encoder for ChatEncoder {
     }
 }
 
-#[derive(Serialize)]
-struct Said {
+/// What `/api/chat` says.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.Chat")]
+pub struct Said {
     message: Reply,
 }
 
 /// The assistant's turn, or a piece of it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.Reply")]
 struct Reply {
     role: &'static str,
     content: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     thinking: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Call>")]
     tool_calls: Vec<Value>,
 }
 

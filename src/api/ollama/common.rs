@@ -1,19 +1,21 @@
 //! What `/api/chat` and `/api/generate` have in common.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::keep_alive::KeepAlive;
 use super::options::Options;
 use crate::api::shimmy::GenerateRequest;
 use crate::api::{BadRequest, from_value_noting_ignored};
 use crate::chat::ChatOptions;
 use crate::constrain::Constraint;
+use crate::registry::KeepAlive;
 use crate::runner::GenerateSpec;
 
 /// Fields beside the prompt.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.Common")]
 pub(super) struct Common {
     options: Option<Options>,
     /// `json`, or a JSON schema.
@@ -21,6 +23,7 @@ pub(super) struct Common {
     /// A boolean, or a level.
     think: Option<Value>,
     logprobs: Option<bool>,
+    #[schemars(range(max = 20))]
     top_logprobs: Option<u32>,
     pub keep_alive: Option<KeepAlive>,
 }

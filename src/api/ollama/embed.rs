@@ -1,25 +1,29 @@
 //! `POST /api/embed`, and `/api/embeddings`, its older form for one text.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::common::without_nulls;
-use super::keep_alive::KeepAlive;
 use super::response::ns;
-use crate::api::{BadRequest, from_value_noting_ignored};
+use crate::api::{BadRequest, from_value_noting_ignored, schema};
+use crate::registry::KeepAlive;
 use crate::runner::{EmbedSpec, Embeddings, Input};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.EmbedRequest", description = "Texts to turn into vectors.")]
 struct Fields {
     model: String,
+    #[schemars(required)]
     input: Option<Texts>,
     truncate: Option<bool>,
     dimensions: Option<usize>,
     keep_alive: Option<KeepAlive>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "it must be a text or a list of texts")]
+#[schemars(rename = "ollama.Texts")]
 enum Texts {
     One(String),
     Many(Vec<String>),
@@ -29,11 +33,13 @@ enum Texts {
 #[derive(Clone, Debug)]
 pub struct EmbedRequest {
     pub spec: EmbedSpec,
-    /// Whether the model is to be unloaded after the answer.
-    pub unloads: bool,
+    /// How long the model stays after the answer, where the request says so.
+    pub keep_alive: Option<KeepAlive>,
     /// Paths of the fields that are passed over.
     pub ignored: Vec<String>,
 }
+
+schema::described_by!(EmbedRequest, Fields);
 
 impl EmbedRequest {
     /// # Errors
@@ -54,11 +60,12 @@ impl EmbedRequest {
             truncate: fields.truncate.unwrap_or(true),
             dimensions: fields.dimensions.filter(|n| *n > 0),
         };
-        Ok(Self { spec, unloads: fields.keep_alive == Some(KeepAlive::Leaves), ignored })
+        Ok(Self { spec, keep_alive: fields.keep_alive, ignored })
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.EmbeddingsRequest", description = "A text to turn into a vector.")]
 struct OldFields {
     model: String,
     prompt: Option<String>,
@@ -69,6 +76,8 @@ struct OldFields {
 #[derive(Clone, Debug)]
 pub struct EmbeddingsRequest(pub EmbedRequest);
 
+schema::described_by!(EmbeddingsRequest, OldFields);
+
 impl EmbeddingsRequest {
     /// # Errors
     /// The first field that is missing or of a wrong type.
@@ -78,12 +87,13 @@ impl EmbeddingsRequest {
         let text = fields.prompt.filter(|text| !text.is_empty());
         let inputs = text.into_iter().map(Input::Raw).collect();
         let spec = EmbedSpec { model: fields.model, inputs, truncate: true, dimensions: None };
-        Ok(Self(EmbedRequest { spec, unloads: fields.keep_alive == Some(KeepAlive::Leaves), ignored }))
+        Ok(Self(EmbedRequest { spec, keep_alive: fields.keep_alive, ignored }))
     }
 }
 
-#[derive(Serialize)]
-struct EmbedBody<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.EmbedAnswer")]
+pub struct EmbedBody<'a> {
     model: &'a str,
     embeddings: &'a [Vec<f32>],
     total_duration: i64,
@@ -103,8 +113,9 @@ pub fn embed_body<'a>(model: &'a str, found: &'a Embeddings, total_ms: f64, load
     }
 }
 
-#[derive(Serialize)]
-struct EmbeddingsBody<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.EmbeddingsAnswer")]
+pub struct EmbeddingsBody<'a> {
     embedding: &'a [f32],
 }
 
@@ -116,6 +127,7 @@ pub fn embeddings_body(found: &Embeddings) -> impl Serialize {
 
 #[cfg(test)]
 mod tests {
+    use crate::registry::KeepAlive;
     use serde_json::json;
 
     use super::{EmbedRequest, EmbeddingsRequest};
@@ -141,7 +153,7 @@ mod tests {
     fn the_older_form_takes_one_prompt() {
         let body = json!({ "model": "m", "prompt": "a", "keep_alive": 0, "options": { "num_ctx": 1 } });
         let EmbeddingsRequest(request) = EmbeddingsRequest::from_value(body).expect("a text");
-        assert_eq!((request.spec.inputs, request.unloads), (vec![Input::Raw("a".into())], true));
+        assert_eq!((request.spec.inputs, request.keep_alive), (vec![Input::Raw("a".into())], Some(KeepAlive::NOT)));
         assert_eq!(request.ignored, ["options"]);
     }
 }

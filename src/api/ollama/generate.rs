@@ -3,18 +3,25 @@
 use serde_json::Value;
 
 use super::common::{Common, read};
-use super::keep_alive::KeepAlive;
 use crate::api::shimmy::GenerateRequest as TopLevel;
 use crate::api::{BadRequest, is_empty};
+use crate::registry::KeepAlive;
 use crate::runner::GenerateSpec;
 
 /// Ollama keeps the sampling parameters in `options`. Those of shimmy's own dialect at the top level count too,
 /// since the same clients may send both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, schemars::JsonSchema)]
+#[schemars(
+    rename = "ollama.GenerateRequest",
+    description = "A prompt to answer. Without one the model is loaded, or unloaded."
+)]
 pub struct GenerateRequest {
+    #[schemars(flatten)]
     top: TopLevel,
+    #[schemars(flatten)]
     common: Common,
     /// Paths of the fields that are passed over, e.g. `context`, `options.num_ctx`.
+    #[schemars(skip)]
     pub ignored: Vec<String>,
 }
 
@@ -60,10 +67,10 @@ impl GenerateRequest {
         self.top.prompt.as_deref() == Some("")
     }
 
-    /// Whether the model is to be unloaded after the answer.
+    /// How long the model stays after the answer, where the request says so.
     #[must_use]
-    pub fn unloads(&self) -> bool {
-        self.common.keep_alive == Some(KeepAlive::Leaves)
+    pub fn keep_alive(&self) -> Option<KeepAlive> {
+        self.common.keep_alive
     }
 
     /// # Errors
@@ -79,6 +86,7 @@ impl GenerateRequest {
 
 #[cfg(test)]
 mod tests {
+    use crate::registry::KeepAlive;
     use serde_json::{Value, json};
 
     use super::GenerateRequest;
@@ -96,7 +104,7 @@ mod tests {
         let body = json!({ "model": "m", "prompt": "", "suffix": "", "system": "", "template": "", "images": [],
                            "options": null, "format": "", "raw": true, "think": null });
         let request = GenerateRequest::from_value(body).expect("it is served");
-        assert!(request.only_loads() && request.streams() && !request.unloads());
+        assert!(request.only_loads() && request.streams() && request.keep_alive().is_none());
         assert_eq!(request.ignored, [""; 0]);
         let spec = request.into_spec().expect("an empty system text is none");
         assert_eq!((spec.constraint, spec.chat.thinking, spec.chat.parse), (None, None, false));
@@ -111,9 +119,9 @@ mod tests {
         let ignored =
             ["context", "shift", "stream_options.other", "options.num_ctx", "options.mirostat", "top_logprobs"];
         assert_eq!(request.ignored, ignored);
-        assert!(request.unloads());
+        assert_eq!(request.keep_alive(), Some(KeepAlive::NOT));
         let spec = request.into_spec().expect("in range");
-        assert_eq!((spec.sampling.temperature, spec.max_tokens, spec.logprobs), (0.5, Some(4), None));
+        assert_eq!((spec.sampling.temperature, spec.max_tokens, spec.logprobs), (Some(0.5), Some(4), None));
     }
 
     #[test]

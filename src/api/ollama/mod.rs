@@ -5,15 +5,19 @@ mod chat_response;
 mod common;
 mod embed;
 mod generate;
-mod keep_alive;
 mod models;
 mod options;
 mod response;
+pub mod shapes;
 
 pub use chat::ChatRequest;
 pub use chat_response::{ChatEncoder, chat_body, chat_load_body};
-pub use embed::{EmbedRequest, EmbeddingsRequest, embed_body, embeddings_body};
+pub use embed::{EmbedBody, EmbedRequest, EmbeddingsBody, EmbeddingsRequest, embed_body, embeddings_body};
 pub use generate::GenerateRequest;
-pub use keep_alive::KeepAlive;
 pub use models::{CopyRequest, ModelRequest, loaded, model_not_found, pulled, show, tags};
-pub use response::{Loading, NdjsonEncoder, done_reason, load_body, whole_body};
+pub use response::{Line, Loading, NdjsonEncoder, done_reason, load_body, whole_body};
+
+/// What `/api/generate` answers, line by line or whole.
+pub type GenerateAnswer = Line<'static, response::Said<'static>>;
+/// What `/api/chat` answers, line by line or whole.
+pub type ChatAnswer = Line<'static, chat_response::Said>;

@@ -1,10 +1,12 @@
 //! What Ollama's clients ask about models: which there are, which are loaded, and what one is.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::api::{BadRequest, from_value_noting_ignored, written};
+use crate::api::{BadRequest, from_value_noting_ignored, schema, written};
 use crate::gguf;
+use crate::library::{Capability, Facts};
 use crate::registry::{ModelStatus, State};
 
 /// Names a model, and for `/api/pull` how to answer.
@@ -16,13 +18,16 @@ pub struct ModelRequest {
     pub ignored: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.ModelRequest", description = "Names a model, in `model` or in its older name `name`.")]
 struct ModelFields {
     model: Option<String>,
     /// The older name of the field.
     name: Option<String>,
     stream: Option<bool>,
 }
+
+schema::described_by!(ModelRequest, ModelFields);
 
 impl ModelRequest {
     /// # Errors
@@ -37,7 +42,8 @@ impl ModelRequest {
 }
 
 /// `/api/copy`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.CopyRequest", description = "A model, and another name for it.")]
 pub struct CopyRequest {
     pub source: String,
     pub destination: String,
@@ -81,7 +87,7 @@ pub fn tags(models: &[ModelStatus]) -> Value {
 /// Clients show a time this far away as "for ever".
 const NEVER: &str = "2300-01-01T00:00:00Z";
 
-/// `/api/ps`: the models that are loaded. They stay until somebody unloads them.
+/// `/api/ps`: the models that are loaded.
 #[must_use]
 pub fn loaded(models: &[ModelStatus]) -> Value {
     let entries = models.iter().filter(|model| model.state == State::Loaded).filter_map(|model| {
@@ -101,7 +107,7 @@ pub fn loaded(models: &[ModelStatus]) -> Value {
             "size": size,
             "digest": digest(model),
             "details": details(model),
-            "expires_at": NEVER,
+            "expires_at": model.expires_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map_or(NEVER.into(), |at| at.to_string()),
             "size_vram": vram,
             "context_length": info.context_tokens,
         }))
@@ -116,17 +122,16 @@ const MODEL_INFO: &[&str] =
 /// `/api/show`: one model. `header` is that of its file.
 #[must_use]
 pub fn show(model: &ModelStatus, header: Option<&gguf::Header>) -> Value {
-    let text = |key: &str| header.and_then(|header| header.get(key)).and_then(gguf::Value::as_str).unwrap_or_default();
-    let template = text("tokenizer.chat_template");
+    let facts = model.facts.as_ref();
     let from = model.path.as_deref().unwrap_or(&model.name);
     json!({
-        "license": text("general.license"),
+        "license": facts.and_then(|facts| facts.license.as_deref()).unwrap_or_default(),
         "modelfile": format!("FROM {from}\n"),
         "parameters": "",
-        "template": template,
+        "template": facts.and_then(|facts| facts.template.as_deref()).unwrap_or_default(),
         "details": details(model),
         "model_info": model_info(model, header),
-        "capabilities": capabilities(template, header),
+        "capabilities": capabilities(facts),
         "modified_at": modified_at(model),
     })
 }
@@ -149,21 +154,18 @@ fn model_info(model: &ModelStatus, header: Option<&gguf::Header>) -> Map<String,
     info
 }
 
-/// Read off the template: tools work with any model, but one that was trained for them has a template that knows them.
-fn capabilities(template: &str, header: Option<&gguf::Header>) -> Vec<&'static str> {
-    // Models that are made to embed say how; Ollama goes by this key, too.
-    if header.is_some_and(|header| header.get_of_architecture("pooling_type").is_some()) {
-        return vec!["embedding"];
-    }
-    let mentions = |words: &[&str]| words.iter().any(|word| template.contains(word));
-    let mut found = vec!["completion"];
-    if mentions(&["tools"]) {
-        found.push("tools");
-    }
-    if mentions(&["<think>", "enable_thinking", "reasoning_effort", "reasoning_content"]) {
-        found.push("thinking");
-    }
-    found
+/// In Ollama's words. It has none for chat, and this version takes no images, whatever the model could do with them.
+fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
+    let Some(facts) = facts else { return vec!["completion"] };
+    let word = |capability: &Capability| match capability {
+        Capability::Completion => Some("completion"),
+        Capability::Tools => Some("tools"),
+        Capability::Thinking => Some("thinking"),
+        Capability::Fim => Some("insert"),
+        Capability::Embeddings | Capability::Rerank => Some("embedding"),
+        Capability::Chat | Capability::Vision => None,
+    };
+    facts.capabilities.iter().filter_map(word).collect()
 }
 
 /// `/api/pull` of a model that is there: nothing is left to do, and clients wait for the last word. A value a line.
@@ -239,8 +241,9 @@ mod tests {
 
     use super::{ModelRequest, State, digest, loaded, parameter_size, show, tags};
     use crate::gguf::{Header, writer::tiny_llama};
+    use crate::library::Facts;
     use crate::placement::{DeviceUse, PlacementReport};
-    use crate::registry::{Facts, ModelStatus};
+    use crate::registry::ModelStatus;
     use crate::runner::RunnerInfo;
 
     fn status(path: Option<String>) -> ModelStatus {
@@ -249,8 +252,9 @@ mod tests {
             quantization: "Q4_1".into(),
             trained_context_tokens: 512,
             parameters: 134_515_008,
+            ..Facts::default()
         });
-        ModelStatus { name: "m".into(), state: State::Unloaded, path, size_bytes: 7, facts, error: None, info: None }
+        ModelStatus { name: "m".into(), path, size_bytes: 7, facts, ..ModelStatus::default() }
     }
 
     #[test]
@@ -260,8 +264,10 @@ mod tests {
         let mut writer = tiny_llama();
         writer.string("tokenizer.chat_template", "{% if tools %}").string("general.license", "mit");
         writer.write(&path).expect("written");
-        let model = status(Some(path.display().to_string()));
         let header = Header::open(&path).expect("a header");
+        let file = Some(path.display().to_string());
+        let facts = Facts { parameters: 134_515_008, ..Facts::of(&header) };
+        let model = ModelStatus { facts: Some(facts), ..status(file.clone()) };
         let shown = show(&model, Some(&header));
         assert_eq!((&shown["template"], &shown["license"]), (&json!("{% if tools %}"), &json!("mit")));
         assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
@@ -278,6 +284,7 @@ mod tests {
         writer.u32("llama.pooling_type", 1);
         writer.write(&path).expect("written");
         let header = Header::open(&path).expect("a header");
+        let model = ModelStatus { facts: Some(Facts::of(&header)), ..status(file) };
         assert_eq!(show(&model, Some(&header))["capabilities"], json!(["embedding"]));
     }
 

@@ -1,23 +1,32 @@
 //! `options`: Ollama's place for the sampling parameters.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::StopList;
 use crate::api::shimmy::GenerateRequest;
 
 /// Ollama's names. Its others concern how a model is loaded, which the command line decides here; they have no effect.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "ollama.Options", description = "Sampling. Options of how a model is loaded have no effect.")]
 pub(super) struct Options {
     num_predict: Option<i64>,
+    #[schemars(range(min = 0.0, max = 100.0))]
     temperature: Option<f32>,
     top_k: Option<i64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     typical_p: Option<f32>,
     /// Negative means the whole context.
     repeat_last_n: Option<i64>,
+    #[schemars(range(min = 0.01, max = 100.0))]
     repeat_penalty: Option<f32>,
+    #[schemars(range(min = -100.0, max = 100.0))]
     frequency_penalty: Option<f32>,
+    #[schemars(range(min = -100.0, max = 100.0))]
     presence_penalty: Option<f32>,
     seed: Option<i64>,
     stop: Option<StopList>,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -61,16 +62,21 @@ pub(super) fn error_line(error: &RunnerError, out: &mut Vec<u8>) {
 }
 
 /// What `/api/generate` says.
-#[derive(Serialize)]
-struct Said<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.Generate")]
+pub struct Said<'a> {
     response: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     thinking: &'a str,
 }
 
 /// One object of an answer. `T` holds the fields that are not the same everywhere.
-#[derive(Serialize)]
-pub(super) struct Line<'a, T> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(
+    rename = "{T}Answer",
+    description = "An answer, or a piece of one; the last piece has what follows on `done`. Durations are in nanoseconds."
+)]
+pub struct Line<'a, T> {
     model: &'a str,
     created_at: String,
     #[serde(flatten)]
@@ -99,7 +105,8 @@ impl<'a, T> Line<'a, T> {
 }
 
 /// What closes an answer. Durations are in nanoseconds.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.End")]
 struct End {
     done_reason: &'static str,
     total_duration: i64,
@@ -126,7 +133,8 @@ impl End {
 }
 
 /// What shimmy's own dialect tells beside Ollama's fields.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "shimmy.End")]
 struct Ours<'a> {
     seed: u32,
     usage: &'a Usage,
@@ -140,7 +148,8 @@ impl<'a> Ours<'a> {
 }
 
 /// A token's probability.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.Logprob")]
 struct Logprob<'a> {
     #[serde(flatten)]
     token: OneLogprob<'a>,
@@ -148,7 +157,8 @@ struct Logprob<'a> {
     top_logprobs: Vec<OneLogprob<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ollama.TokenLogprob")]
 struct OneLogprob<'a> {
     /// Bytes that are no whole characters are in `bytes` alone.
     token: Cow<'a, str>,

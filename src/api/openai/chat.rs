@@ -1,5 +1,6 @@
 //! The request body of `POST /v1/chat/completions`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -11,13 +12,15 @@ use crate::api::{BadRequest, is_empty};
 use crate::chat::ChatOptions;
 use crate::runner::{GenerateSpec, Input};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.ChatFields")]
 struct Fields {
     messages: Vec<Turn>,
     stream_options: Option<StreamOptions>,
-    /// The older name of the next one.
+    /// The older name of `max_completion_tokens`.
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
+    #[schemars(range(min = 1, max = 128))]
     n: Option<u32>,
     #[serde(default)]
     tools: Vec<ToolField>,
@@ -26,6 +29,7 @@ struct Fields {
     response_format: Option<ResponseFormat>,
     #[serde(default)]
     logprobs: bool,
+    #[schemars(range(max = 20))]
     top_logprobs: Option<u32>,
     reasoning_effort: Option<String>,
     #[serde(default)]
@@ -36,12 +40,17 @@ struct Fields {
 pub(super) const MAX_TOP_LOGPROBS: u32 = 20;
 
 /// A request, and what of it has no effect here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "openai.ChatRequest", description = "A conversation to answer.")]
 pub struct ChatRequest {
+    #[schemars(flatten)]
     common: Common,
+    #[schemars(flatten)]
     fields: Fields,
+    #[schemars(skip)]
     choices: u32,
     /// Paths of the fields that are passed over, e.g. `user`, `messages.0.name`.
+    #[schemars(skip)]
     pub ignored: Vec<String>,
 }
 

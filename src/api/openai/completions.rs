@@ -1,5 +1,6 @@
 //! The request body of `POST /v1/completions`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -11,15 +12,19 @@ use crate::chat::ChatOptions;
 use crate::engine::TokenId;
 use crate::runner::{GenerateSpec, Input};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.CompletionFields")]
 struct Fields {
+    #[schemars(required)]
     prompt: Option<Texts>,
     #[serde(default = "default_max_tokens")]
     max_tokens: u32,
+    #[schemars(range(min = 1, max = 128))]
     n: Option<u32>,
     best_of: Option<u32>,
     #[serde(default)]
     echo: bool,
+    #[schemars(range(max = 5))]
     logprobs: Option<u32>,
     suffix: Option<String>,
     stream_options: Option<StreamOptions>,
@@ -45,13 +50,19 @@ pub enum Echo {
 }
 
 /// A request, and what of it has no effect here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "openai.CompletionRequest", description = "Prompts to go on from.")]
 pub struct CompletionRequest {
+    #[schemars(flatten)]
     common: Common,
+    #[schemars(flatten)]
     fields: Fields,
+    #[schemars(skip)]
     prompts: Vec<Input>,
+    #[schemars(skip)]
     choices: u32,
     /// Paths of the fields that are passed over, e.g. `user`.
+    #[schemars(skip)]
     pub ignored: Vec<String>,
 }
 
@@ -193,7 +204,8 @@ mod tests {
             (first.max_tokens, first.logprobs, first.stop.as_slice()),
             (Some(16), Some(0), &["x".to_owned()][..])
         );
-        assert_eq!((first.sampling.seed, first.sampling.top_k, first.sampling.temperature), (Some(3), 3, 0.5));
+        let sampling = &first.sampling;
+        assert_eq!((sampling.seed, sampling.top_k, sampling.temperature), (Some(3), Some(3), Some(0.5)));
         assert_eq!(
             (&first.constraint, &first.sampling.logit_bias[..]),
             (&Some(Constraint::JsonObject), &[(7, 1.0)][..])

@@ -1,6 +1,7 @@
 //! `POST /v1/embeddings`.
 
 use base64::Engine;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -8,7 +9,8 @@ use super::fields::Texts;
 use crate::api::BadRequest;
 use crate::runner::{EmbedSpec, Embeddings};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.EmbedFields")]
 struct Fields {
     model: String,
     input: Texts,
@@ -18,8 +20,9 @@ struct Fields {
 }
 
 /// How a vector is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "openai.EncodingFormat")]
 pub enum Format {
     #[default]
     Float,
@@ -31,10 +34,13 @@ pub enum Format {
 const MAX_TEXTS: usize = 2048;
 
 /// A request, and what of it has no effect here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "openai.EmbedRequest", description = "Texts to turn into vectors.")]
 pub struct EmbedRequest {
+    #[schemars(flatten)]
     fields: Fields,
     /// Paths of the fields that are passed over.
+    #[schemars(skip)]
     pub ignored: Vec<String>,
 }
 

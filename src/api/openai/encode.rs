@@ -1,9 +1,11 @@
 //! OpenAI's answers: chunks of an event stream, and the whole body.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::parts::{Head, Usage, logprob, push_error};
+use super::shapes;
 use crate::api::{Encoder, push_json};
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};
@@ -118,28 +120,36 @@ impl Encoder for ChatEncoder {
     }
 }
 
-#[derive(Serialize)]
-struct Chunk<'a> {
+/// A piece of the answer to a conversation.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "openai.ChatChunk")]
+pub struct Chunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
     model: &'a str,
     system_fingerprint: &'a str,
     choices: &'a [Choice<'a>],
+    /// In all chunks where it is asked for, null but in the last.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<shapes::Usage>")]
     usage: Option<Option<Value>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "openai.ChunkChoice")]
 struct Choice<'a> {
     index: usize,
     delta: Piece<'a>,
     /// Null where none are asked for; clients look for the field.
+    #[schemars(with = "Option<shapes::ChatLogprobs>")]
     logprobs: Option<Value>,
+    #[schemars(with = "Option<shapes::ChatFinish>")]
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "openai.ChunkDelta")]
 struct Piece<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
@@ -152,7 +162,8 @@ struct Piece<'a> {
     tool_calls: Option<[CallPiece<'a>; 1]>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "openai.ToolCallDelta")]
 struct CallPiece<'a> {
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +173,8 @@ struct CallPiece<'a> {
     function: FunctionPiece<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "openai.FunctionDelta")]
 struct FunctionPiece<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,

@@ -11,6 +11,8 @@ pub fn error_body(kind: ErrorKind, message: &str) -> Value {
     let message = message.strip_prefix("bad request: ").unwrap_or(message);
     let (class, code) = match kind {
         ErrorKind::BadRequest | ErrorKind::NoSuchResponse => ("invalid_request_error", None),
+        ErrorKind::NoKey => ("invalid_request_error", Some("invalid_api_key")),
+        ErrorKind::Forbidden => ("permission_error", Some("forbidden")),
         ErrorKind::NoPreviousResponse => ("invalid_request_error", Some("previous_response_not_found")),
         ErrorKind::PromptTooLong => ("invalid_request_error", Some("context_length_exceeded")),
         ErrorKind::ModelNotFound => ("invalid_request_error", Some("model_not_found")),

@@ -1,36 +1,47 @@
 //! Request fields that several of OpenAI's paths have.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::{BadRequest, StopList, is_empty};
+use crate::api::{BadRequest, StopList, checked_lora, is_empty};
 use crate::chat::{ChatOptions, ToolChoice};
 use crate::constrain::Constraint;
-use crate::engine::{Priority, SamplingParams, TokenId};
-use crate::runner::{GenerateSpec, Input};
+use crate::engine::{Priority, TokenId};
+use crate::runner::{GenerateSpec, Input, LoraUse, Sampling};
 
 /// How to go on from a prompt, whatever it is made of. What is absent takes the defaults of shimmy's own dialect.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.Common")]
 pub(super) struct Common {
     pub model: String,
     #[serde(default)]
     pub stream: bool,
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub temperature: Option<f32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub top_p: Option<f32>,
+    #[schemars(range(min = -100.0, max = 100.0))]
     frequency_penalty: Option<f32>,
+    #[schemars(range(min = -100.0, max = 100.0))]
     presence_penalty: Option<f32>,
     seed: Option<i64>,
     stop: Option<StopList>,
     #[serde(default)]
+    #[schemars(with = "std::collections::HashMap<String, f32>")]
     logit_bias: Map<String, Value>,
     // Not OpenAI's, but understood by most local servers.
     top_k: Option<u32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f32>,
+    #[schemars(range(min = 0.01, max = 100.0))]
     repeat_penalty: Option<f32>,
     #[serde(default)]
     ignore_eos: bool,
     #[serde(default)]
     priority: Priority,
+    /// LoRA adapters, in place of those that the model was loaded with.
+    lora: Option<Vec<LoraUse>>,
     /// llama.cpp's grammars.
     grammar: Option<String>,
 }
@@ -83,19 +94,18 @@ impl Common {
     /// # Errors
     /// What is out of range.
     pub fn into_spec(self, input: Input, max_tokens: Option<u32>) -> Result<GenerateSpec, BadRequest> {
-        let defaults = SamplingParams::default();
-        let sampling = SamplingParams {
-            temperature: self.temperature.unwrap_or(defaults.temperature),
-            top_k: self.top_k.unwrap_or(defaults.top_k),
-            top_p: self.top_p.unwrap_or(defaults.top_p),
-            min_p: self.min_p.unwrap_or(defaults.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
             seed: self.seed.map(crate::api::seed),
             ignore_eos: self.ignore_eos,
             logit_bias: logit_bias(self.logit_bias)?,
-            ..defaults
+            ..Sampling::default()
         };
         sampling.validate().map_err(BadRequest)?;
         Ok(GenerateSpec {
@@ -103,6 +113,7 @@ impl Common {
             max_tokens,
             stop: self.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
             priority: self.priority,
+            lora: self.lora.map(checked_lora).transpose()?,
             ..GenerateSpec::new(self.model, input)
         })
     }
@@ -133,8 +144,9 @@ impl Common {
 }
 
 /// One text or several, as it is or as tokens.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "must be a text, a list of texts, a list of tokens or a list of lists of tokens")]
+#[schemars(rename = "openai.Texts")]
 pub(super) enum Texts {
     One(String),
     Many(Vec<String>),

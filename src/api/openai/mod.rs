@@ -10,6 +10,7 @@ mod fields;
 mod models;
 mod parts;
 mod responses;
+pub mod shapes;
 mod tools;
 mod turn;
 
@@ -17,8 +18,9 @@ pub use chat::ChatRequest;
 pub use completions::{CompletionRequest, Echo};
 pub use completions_encode::{CompletionEncoder, completion_body};
 pub use embeddings::{EmbedRequest, embed_body};
-pub use encode::{ChatEncoder, chat_body};
+pub use encode::{ChatEncoder, Chunk, chat_body};
 pub use error::error_body;
 pub use models::{model, models};
 pub use parts::Head;
+pub use responses::shapes as response_shapes;
 pub use responses::{Asked, Keep, Kept, ResponsesEncoder, ResponsesRequest, deleted_body, input_items_body};

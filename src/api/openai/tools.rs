@@ -1,5 +1,6 @@
 //! Tools and the form of an answer, as OpenAI writes them.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -7,13 +8,15 @@ use crate::api::BadRequest;
 use crate::chat::{Tool, ToolChoice};
 use crate::constrain::Constraint;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.Tool")]
 pub(super) struct ToolField {
     r#type: String,
     function: Option<Function>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.Function")]
 struct Function {
     name: String,
     #[serde(default)]
@@ -29,7 +32,8 @@ struct Function {
 const MAX_NAME: usize = 128;
 
 /// As responses write it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.FlatTool", description = "A function that the model may ask for.")]
 pub(super) struct FlatTool {
     r#type: String,
     name: Option<String>,
@@ -73,8 +77,9 @@ pub(super) fn tools(fields: Vec<ToolField>) -> Result<Vec<Tool>, BadRequest> {
     Ok(tools)
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "openai.ToolChoice")]
 pub(super) enum ToolChoiceField {
     Mode(String),
     /// Responses have the name beside the type.
@@ -85,7 +90,8 @@ pub(super) enum ToolChoiceField {
     },
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.FunctionName")]
 pub(super) struct FunctionName {
     name: String,
 }
@@ -122,7 +128,8 @@ pub(super) fn tool_choice(field: Option<ToolChoiceField>, tools: &[Tool]) -> Res
     Ok(choice)
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.ResponseFormat")]
 pub(super) struct ResponseFormat {
     r#type: String,
     json_schema: Option<SchemaField>,
@@ -136,7 +143,8 @@ pub(super) struct ResponseFormat {
     _description: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.JsonSchemaFormat")]
 struct SchemaField {
     schema: Option<Value>,
     // Neither has an effect: what a form asks for is always kept to.

@@ -1,12 +1,14 @@
 //! Turns of a conversation, as OpenAI writes them.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::BadRequest;
 use crate::chat::{Message, Role, ToolCall};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.Turn")]
 pub(super) struct Turn {
     role: TurnRole,
     content: Option<Content>,
@@ -21,8 +23,9 @@ pub(super) struct Turn {
     audio: Option<Value>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "openai.Role")]
 enum TurnRole {
     System,
     /// What newer models call the system's turn.
@@ -32,8 +35,9 @@ enum TurnRole {
     Tool,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "openai.Content")]
 enum Content {
     Text(String),
     Parts(Vec<Value>),

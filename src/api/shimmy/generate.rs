@@ -1,15 +1,21 @@
 //! The request body of `POST /api/generate` and the first frame of `/ws/generate`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{BadRequest, StopList};
+use crate::api::{BadRequest, StopList, checked_lora};
 use crate::chat::{Message, Role};
-use crate::engine::{Priority, SamplingParams};
-use crate::runner::{GenerateSpec, Input};
+use crate::engine::Priority;
+use crate::runner::{GenerateSpec, Input, LoraUse, Sampling};
 
-/// Fields that are absent take the defaults of [`SamplingParams`]. Unknown fields are passed over.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Fields that are absent take the model's defaults, and below them those of [`crate::engine::SamplingParams`]. Unknown
+/// fields are passed over.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(
+    rename = "shimmy.GenerateRequest",
+    description = "A prompt or messages to answer. Fields that are absent leave it to the model."
+)]
 pub struct GenerateRequest {
     pub model: String,
     pub prompt: Option<String>,
@@ -19,14 +25,21 @@ pub struct GenerateRequest {
     #[serde(default)]
     pub raw: bool,
     pub max_tokens: Option<u32>,
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub temperature: Option<f32>,
     pub top_k: Option<u32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub top_p: Option<f32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_p: Option<f32>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub typical_p: Option<f32>,
+    #[schemars(range(min = 0.01, max = 100.0))]
     pub repeat_penalty: Option<f32>,
     pub repeat_last_n: Option<u32>,
+    #[schemars(range(min = -100.0, max = 100.0))]
     pub frequency_penalty: Option<f32>,
+    #[schemars(range(min = -100.0, max = 100.0))]
     pub presence_penalty: Option<f32>,
     pub seed: Option<u32>,
     pub stop: Option<StopList>,
@@ -36,13 +49,15 @@ pub struct GenerateRequest {
     /// Go on to `max_tokens` where the model would end.
     #[serde(default)]
     pub ignore_eos: bool,
+    /// LoRA adapters, in place of those that the model was loaded with.
+    pub lora: Option<Vec<LoraUse>>,
     pub stream_options: Option<StreamOptions>,
     /// Absent, the dialect decides: shimmy's own does not stream, Ollama's does.
     pub stream: Option<bool>,
 }
 
 /// What a stream tells beside the text.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 pub struct StreamOptions {
     /// An event `usage` before the end.
     #[serde(default)]
@@ -65,17 +80,16 @@ impl GenerateRequest {
     /// What is missing, contradicts itself or is out of range.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
         let input = self.input()?;
-        let defaults = SamplingParams::default();
-        let sampling = SamplingParams {
-            temperature: self.temperature.unwrap_or(defaults.temperature),
-            top_k: self.top_k.unwrap_or(defaults.top_k),
-            top_p: self.top_p.unwrap_or(defaults.top_p),
-            min_p: self.min_p.unwrap_or(defaults.min_p),
-            typical_p: self.typical_p.unwrap_or(defaults.typical_p),
-            repeat_last_n: self.repeat_last_n.unwrap_or(defaults.repeat_last_n),
-            repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            repeat_last_n: self.repeat_last_n,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
             seed: self.seed,
             ignore_eos: self.ignore_eos,
             logit_bias: Vec::new(),
@@ -86,6 +100,7 @@ impl GenerateRequest {
             max_tokens: self.max_tokens,
             stop: self.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,
             priority: self.priority,
+            lora: self.lora.map(checked_lora).transpose()?,
             ..GenerateSpec::new(self.model, input)
         })
     }

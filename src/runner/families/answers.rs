@@ -2,7 +2,7 @@
 
 use super::{Cut, Delta, Family, may_call};
 use crate::chat::{ChatOptions, ToolChoice};
-use crate::engine::{EngineConfig, EngineHandle, Event, FinishReason, Job};
+use crate::engine::{AdapterSet, EngineConfig, EngineHandle, Event, FinishReason, Job};
 use crate::llama::ContextParams;
 
 /// A call's name and its arguments.
@@ -449,7 +449,8 @@ fn families_marks_reach_the_parser() {
         lookup: 0,
     };
     let context = ContextParams { n_ctx: 256, ..ContextParams::default() };
-    let (engine, _) = EngineHandle::start_llama(&family.model, Vec::new(), context, 256, config).expect("an engine");
+    let (engine, _) =
+        EngineHandle::start_llama(&family.model, AdapterSet::default(), context, 256, config).expect("an engine");
     let job = Job { prompt: vec![1], filter, shown: prepared.shown, ..Job::default() };
     let mut parser = prepared.parser.expect("a parser");
     let mut deltas = std::collections::VecDeque::new();

@@ -13,12 +13,12 @@ use super::ollama;
 use crate::api::dialect::{self, Dialect};
 use crate::api::ollama::whole_body;
 use crate::api::{ErrorKind, shimmy};
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Cancel, Lease, NotSettled, Registry, RegistryError};
 use crate::runner::{DeltaStream, GenerateSpec, Runner, RunnerError};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::state::AppState;
-use crate::server::stream::{self, HeldLease};
+use crate::server::stream;
 
 pub(in crate::server) async fn by_dialect(
     State(state): State<AppState>,
@@ -49,7 +49,7 @@ async fn in_shimmy(state: &AppState, body: Value) -> Result<Response, ApiError> 
 /// A generation that runs, or several.
 pub(super) struct Started<D = DeltaStream> {
     pub deltas: D,
-    pub lease: HeldLease,
+    pub lease: Lease,
     /// As the client named it.
     pub model: String,
     /// What this request waited for the model to load.
@@ -75,6 +75,15 @@ impl From<NotStarted> for ApiError {
     }
 }
 
+impl From<NotSettled> for NotStarted {
+    fn from(reason: NotSettled) -> Self {
+        match reason {
+            NotSettled::Model(error) => Self::Model(error),
+            NotSettled::Request(error) => Self::Request(error),
+        }
+    }
+}
+
 /// Loads the model where need be, renders and tokenises the prompt, and queues it, off the async threads.
 pub(super) async fn start(state: &AppState, spec: GenerateSpec) -> Result<Started, NotStarted> {
     let Started { mut deltas, lease, model, load_ms } = start_several(state, vec![spec], 1).await?;
@@ -94,26 +103,34 @@ pub(super) async fn start_several(
         let draining = ApiError::new(ErrorKind::Overloaded, "the server is shutting down");
         return Err(NotStarted::Server(draining));
     }
-    let registry = Arc::clone(&state.registry);
-    blocking(move || Ok(begin(&registry, specs, answers))).await.map_err(NotStarted::Server)?
+    wanted(state, move |registry, cancel| Ok(begin(registry, cancel, specs, answers)))
+        .await
+        .map_err(NotStarted::Server)?
 }
 
-fn begin(registry: &Registry, specs: Vec<GenerateSpec>, answers: u32) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
+fn begin(
+    registry: &Registry,
+    cancel: &Cancel,
+    specs: Vec<GenerateSpec>,
+    answers: u32,
+) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
     let asked = Instant::now();
     let Some(model) = specs.first().map(|spec| spec.model.clone()) else {
         return Err(NotStarted::Server(ApiError::internal()));
     };
-    let lease = registry.acquire(&model).map_err(NotStarted::Model)?;
+    let (base, adapters) = registry.split_name(&model);
+    let lease = registry.acquire_unless(base, cancel).map_err(NotStarted::Model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
     let mut deltas = Vec::new();
     for mut spec in specs {
+        registry.settle_adapters(&lease, adapters.as_deref(), &mut spec)?;
         for _ in 0..answers {
             deltas.push(lease.runner().generate(&spec).map_err(NotStarted::Request)?);
             // The next answer is another one, and the same each time.
             spec.sampling.seed = spec.sampling.seed.map(|seed| seed.wrapping_add(1));
         }
     }
-    Ok(Started { deltas, lease: lease.into(), model, load_ms })
+    Ok(Started { deltas, lease, model, load_ms })
 }
 
 /// Loads the model where need be and lets `work` have it, off the async threads.
@@ -122,12 +139,39 @@ pub(super) async fn with_model<T: Send + 'static>(
     name: String,
     work: impl FnOnce(&dyn Runner) -> Result<T, RunnerError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let registry = Arc::clone(&state.registry);
-    blocking(move || {
-        let lease = registry.acquire(&name)?;
+    wanted(state, move |registry, cancel| {
+        let lease = registry.acquire_unless(registry.split_name(&name).0, cancel)?;
         Ok(work(lease.runner())?)
     })
     .await
+}
+
+/// Tells the registry that nobody wants the answer any more.
+struct GivesUp {
+    registry: Arc<Registry>,
+    cancel: Cancel,
+    is_done: bool,
+}
+
+impl Drop for GivesUp {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.registry.cancel(&self.cancel);
+        }
+    }
+}
+
+/// Runs `work`, which acquires a model, off the async threads. A client that leaves does not wait for the model any longer.
+pub(super) async fn wanted<T: Send + 'static>(
+    state: &AppState,
+    work: impl FnOnce(&Arc<Registry>, &Cancel) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let registry = Arc::clone(&state.registry);
+    let mut guard = GivesUp { registry: Arc::clone(&registry), cancel: Cancel::default(), is_done: false };
+    let cancel = guard.cancel.clone();
+    let done = blocking(move || work(&registry, &cancel)).await;
+    guard.is_done = true;
+    done
 }
 
 /// Runs `work` off the async threads.

@@ -1,15 +1,20 @@
 //! `GET /health`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 
 use crate::registry::State as ModelState;
+use crate::server::access::Caller;
 use crate::server::state::AppState;
 
-/// 503 while nothing can be served: no model is known, each has failed to load, or the server drains.
-pub(in crate::server) async fn health(State(state): State<AppState>) -> (StatusCode, Json<Value>) {
+/// 503 while nothing can be served: no model is known, each has failed to load, or the server drains. Who has no key where
+/// one is needed learns that and no more.
+pub(in crate::server) async fn health(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+) -> (StatusCode, Json<Value>) {
     let models = state.registry.list();
     let named = |wanted: ModelState| -> Vec<&str> {
         models.iter().filter(|model| model.state == wanted).map(|model| model.name.as_str()).collect()
@@ -26,6 +31,9 @@ pub(in crate::server) async fn health(State(state): State<AppState>) -> (StatusC
         "ok"
     };
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !caller.is_known() {
+        return (code, Json(json!({ "status": status })));
+    }
     let body = json!({
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),

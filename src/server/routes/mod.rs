@@ -1,5 +1,6 @@
 //! Request handlers, one file a topic.
 
+pub(super) mod adapters;
 pub(super) mod anthropic;
 pub(super) mod diag;
 pub(super) mod generate;

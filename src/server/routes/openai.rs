@@ -3,19 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use super::generate::{Started, blocking, start_several, with_model};
+use crate::api::anthropic;
 use crate::api::openai::{
     self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head,
 };
-use crate::api::{ErrorKind, anthropic};
 use crate::runner::RunnerError;
 use crate::server::error::ApiError;
-use crate::server::extract::JsonBody;
+use crate::server::extract::{JsonBody, PathName};
 use crate::server::ignored::Ignored;
 use crate::server::state::AppState;
 use crate::server::stream;
@@ -50,8 +49,7 @@ pub(in crate::server) async fn embeddings(
     let (ignored, format) = (Ignored::new(&request.ignored), request.format());
     let spec = request.into_spec()?;
     let model = spec.model.clone();
-    let registry = Arc::clone(&state.registry);
-    let found = blocking(move || Ok(registry.acquire(&spec.model)?.runner().embed(&spec)?)).await?;
+    let found = with_model(&state, spec.model.clone(), move |runner| runner.embed(&spec)).await?;
     Ok(ignored.noted_in(Json(openai::embed_body(&model, &found, format)).into_response()))
 }
 
@@ -109,9 +107,8 @@ pub(in crate::server) async fn models(State(state): State<AppState>, headers: He
 pub(in crate::server) async fn model(
     State(state): State<AppState>,
     headers: HeaderMap,
-    id: Result<Path<String>, PathRejection>,
+    PathName(id): PathName,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    let Path(id) = id.map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
     let registry = Arc::clone(&state.registry);
     let status = blocking(move || registry.status(&id).map_err(ApiError::from)).await?;
     let model = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::model } else { openai::model };

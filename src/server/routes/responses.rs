@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
@@ -13,7 +12,7 @@ use super::generate::{Started, blocking, start};
 use crate::api::ErrorKind;
 use crate::api::openai::{self, Asked, Keep, Kept, ResponsesEncoder, ResponsesRequest};
 use crate::server::error::ApiError;
-use crate::server::extract::JsonBody;
+use crate::server::extract::{JsonBody, PathName};
 use crate::server::ignored::Ignored;
 use crate::server::state::AppState;
 use crate::server::stream;
@@ -46,31 +45,30 @@ pub(in crate::server) async fn create(
 
 pub(in crate::server) async fn get(
     State(state): State<AppState>,
-    id: Result<Path<String>, PathRejection>,
+    PathName(id): PathName,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     if asks(query.as_deref(), "stream=true") {
         let message = "bad request: a response that is kept is not streamed again by this version; leave `stream` out";
         return Err(ApiError::new(ErrorKind::BadRequest, message));
     }
-    let kept = kept(&state, id)?;
+    let kept = kept(&state, &id)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], kept.body().to_owned()).into_response())
 }
 
 pub(in crate::server) async fn input_items(
     State(state): State<AppState>,
-    id: Result<Path<String>, PathRejection>,
+    PathName(id): PathName,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
-    let kept = kept(&state, id)?;
+    let kept = kept(&state, &id)?;
     Ok(Json(openai::input_items_body(&kept, asks(query.as_deref(), "order=asc"))))
 }
 
 pub(in crate::server) async fn delete(
     State(state): State<AppState>,
-    id: Result<Path<String>, PathRejection>,
+    PathName(id): PathName,
 ) -> Result<Json<Value>, ApiError> {
-    let id = named(id)?;
     if state.responses.remove(&id) { Ok(Json(openai::deleted_body(&id))) } else { Err(no_such_response(&id)) }
 }
 
@@ -78,14 +76,8 @@ fn asks(query: Option<&str>, parameter: &str) -> bool {
     query.unwrap_or_default().split('&').any(|given| given == parameter)
 }
 
-fn named(id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
-    let Path(id) = id.map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
-    Ok(id)
-}
-
-fn kept(state: &AppState, id: Result<Path<String>, PathRejection>) -> Result<Arc<Kept>, ApiError> {
-    let id = named(id)?;
-    state.responses.get(&id).ok_or_else(|| no_such_response(&id))
+fn kept(state: &AppState, id: &str) -> Result<Arc<Kept>, ApiError> {
+    state.responses.get(id).ok_or_else(|| no_such_response(id))
 }
 
 fn no_such_response(id: &str) -> ApiError {

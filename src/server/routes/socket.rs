@@ -1,26 +1,42 @@
 //! `GET /ws/generate`: generations one after the other on one WebSocket, steered by control frames.
 
+use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use serde_json::Value;
 
 use super::generate::{NotStarted, Started, start};
+use crate::api::ErrorKind;
 use crate::api::shimmy::{ControlFrame, GenerateRequest, error_frame, final_frame};
 use crate::registry::RegistryError;
 use crate::runner::{Delta, GenerateSpec, RunnerError};
+use crate::server::access::{Caller, WRONG_KEY};
+use crate::server::error::ApiError;
 use crate::server::shutdown::Phase;
 use crate::server::state::AppState;
 
-pub(in crate::server) async fn generate(State(state): State<AppState>, upgrade: WebSocketUpgrade) -> Response {
-    let max = state.config.max_body;
-    upgrade.max_message_size(max).max_frame_size(max).on_upgrade(move |socket| serve(socket, state))
+/// What a page has to offer beside its key, since its browser wants one of its subprotocols chosen.
+const SUBPROTOCOL: &str = "shimmy";
+
+pub(in crate::server) async fn generate(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let refused = |reason: WebSocketUpgradeRejection| {
+        let message = format!("bad request: this path speaks WebSocket: {}", reason.body_text());
+        ApiError::new(ErrorKind::BadRequest, message)
+    };
+    let (upgrade, max) = (upgrade.map_err(refused)?.protocols([SUBPROTOCOL]), state.config.max_body);
+    Ok(upgrade.max_message_size(max).max_frame_size(max).on_upgrade(move |socket| serve(socket, state, caller)))
 }
 
 /// The client has left, or the socket broke. Either way nothing more can be said.
 struct Gone;
 
-async fn serve(mut socket: WebSocket, state: AppState) {
+async fn serve(mut socket: WebSocket, state: AppState, caller: Caller) {
     let mut phase = state.phase.clone();
     loop {
         let frame = tokio::select! {
@@ -28,6 +44,10 @@ async fn serve(mut socket: WebSocket, state: AppState) {
             _ = phase.wait_for(|phase| *phase == Phase::Draining) => Err(Gone),
         };
         let Ok(text) = frame else { break };
+        if !caller.is_known() {
+            let _ = send(&mut socket, error_frame(WRONG_KEY)).await;
+            break;
+        }
         if answer(&mut socket, &state, &text).await.is_err() {
             break;
         }
@@ -67,6 +87,7 @@ fn reason(not_started: NotStarted) -> String {
             match error {
                 RegistryError::NotFound { .. } => "model not found".into(),
                 RegistryError::Load { .. } => "load failed".into(),
+                error => error.to_string(),
             }
         }
         NotStarted::Request(error @ (RunnerError::BadRequest(_) | RunnerError::PromptTooLong { .. })) => {

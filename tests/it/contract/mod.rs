@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, MODEL, Server, http_request};
 
-struct Case {
-    name: &'static str,
-    method: &'static str,
-    path: &'static str,
-    accept: Option<&'static str>,
+pub struct Case {
+    pub name: &'static str,
+    pub method: &'static str,
+    pub path: &'static str,
+    pub accept: Option<&'static str>,
     /// Others than `accept`.
-    headers: Vec<(&'static str, &'static str)>,
-    body: Vec<u8>,
+    pub headers: Vec<(&'static str, &'static str)>,
+    pub body: Vec<u8>,
 }
 
 fn case(
@@ -47,7 +47,7 @@ fn with(mut body: Value, more: Value) -> Value {
     body
 }
 
-fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let sse = Some("text/event-stream");
     let ndjson = Some("application/x-ndjson");
     let json_accept = Some("application/json");
@@ -151,7 +151,8 @@ fn transcripts_are_as_recorded() {
     for case in cases() {
         let headers: Vec<_> =
             case.accept.map(|accept| ("accept", accept)).into_iter().chain(case.headers.clone()).collect();
-        let answer = Answer::parse(&server.raw(&http_request("shimmy", case.method, case.path, &headers, &case.body)));
+        let answer =
+            Answer::parse(&server.raw(&http_request(&server.address, case.method, case.path, &headers, &case.body)));
         let transcript = transcript(&case, &answer);
         let file = golden_file(case.name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -202,6 +203,8 @@ fn mask(text: &str) -> String {
         "created_at",
         "completed_at",
         "modified_at",
+        "expires_at",
+        "in_use",
         "digest",
         "size",
         "modelfile",

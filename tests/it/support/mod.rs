@@ -37,15 +37,23 @@ pub fn shimmy() -> Command {
         "SHIMMY_BASE_GGUF",
         "SHIMMY_LORA_GGUF",
         "SHIMMY_MODEL_PATHS",
-        "OLLAMA_MODELS",
         "HF_HOME",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
         "SHIMMY_BIND_ADDRESS",
         "SHIMMY_BACKEND_DIR",
+        "SHIMMY_API_KEY",
+        "SHIMMY_API_KEY_FILE",
+        "SHIMMY_ALLOW_HOST",
+        "SHIMMY_ALLOW_ORIGIN",
+        "SHIMMY_CONFIG",
+        "XDG_CONFIG_HOME",
     ] {
         command.env_remove(key);
     }
-    // The usual places of models lie below these two.
-    command.env("HOME", "/nonexistent").env_remove("XDG_CACHE_HOME");
+    // The usual places of models and keys lie below these, but for that of Ollama's service.
+    command.env("HOME", "/nonexistent").env_remove("XDG_CACHE_HOME").env_remove("XDG_CONFIG_HOME");
+    command.env("OLLAMA_MODELS", "/nonexistent");
     // Tests run side by side; compute threads that spin on a shared core would slow each other down many times.
     command.env("SHIMMY_THREADS", "1");
     command.stdin(Stdio::null());
@@ -89,8 +97,13 @@ impl Server {
         Self::spawn(command)
     }
 
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_with(command, Stdio::inherit())
+    }
+
+    /// As [`Self::spawn`], with a place for the log.
+    pub fn spawn_with(mut command: Command, log: Stdio) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -145,6 +158,14 @@ impl Server {
             std::thread::sleep(Duration::from_millis(100));
         }
         panic!("{name}{{{label}}} does not become {wanted}:\n{}", self.get("/metrics").text());
+    }
+
+    /// Memory of the process that is resident, in MiB; 0 where the system does not tell.
+    #[allow(dead_code)]
+    pub fn resident_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or_default() >> 10
     }
 
     /// SIGTERM, as a service manager sends it.
@@ -208,6 +229,13 @@ impl Answer {
 
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// The value of a header; `None` where it is not there.
+    #[allow(dead_code)]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        headers.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
     #[allow(dead_code)]

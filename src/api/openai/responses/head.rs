@@ -26,7 +26,8 @@ pub(super) enum State<'a> {
 
 impl Head {
     pub(super) fn new(spec: &GenerateSpec, mut told: Map<String, Value>) -> Self {
-        for (name, used) in [("temperature", spec.sampling.temperature), ("top_p", spec.sampling.top_p)] {
+        let sampling = spec.sampling.params();
+        for (name, used) in [("temperature", sampling.temperature), ("top_p", sampling.top_p)] {
             if told.get(name).is_none_or(Value::is_null) {
                 told.insert(name.into(), json!(decimal(used)));
             }

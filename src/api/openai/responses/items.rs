@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -13,7 +14,8 @@ use crate::api::{BadRequest, random_id};
 use crate::chat::{Message, Role, ToolCall};
 
 /// A text, or a list of what it stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged, inline)]
 pub(super) enum TextOr<T> {
     Text(String),
     List(Vec<T>),
@@ -45,7 +47,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
 }
 
 /// The fields of all kinds of item, so that those that an item has beside them are told to have no effect.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.InputItem", description = "A message, a thought, a call or the result of one.")]
 pub(super) struct Item {
     /// Absent for a message.
     r#type: Option<String>,
@@ -63,8 +66,9 @@ pub(super) struct Item {
     _status: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "openai.ItemRole")]
 enum ItemRole {
     System,
     /// What newer models call the system's turn.
@@ -73,7 +77,8 @@ enum ItemRole {
     Assistant,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.InputPart")]
 pub(super) struct Part {
     r#type: String,
     text: Option<String>,

@@ -5,6 +5,7 @@ mod head;
 mod items;
 mod kept;
 mod request;
+pub mod shapes;
 
 pub use encode::{Keep, ResponsesEncoder};
 pub use kept::{Kept, deleted_body, input_items_body};

@@ -1,5 +1,6 @@
 //! The request body of `POST /v1/responses`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,8 @@ use crate::api::{BadRequest, is_empty};
 use crate::chat::{ChatOptions, Message, Role};
 use crate::runner::{GenerateSpec, Input};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.ResponsesFields")]
 struct Fields {
     input: Option<TextOr<Item>>,
     instructions: Option<String>,
@@ -27,6 +29,7 @@ struct Fields {
     text: Option<TextField>,
     reasoning: Option<Reasoning>,
     include: Option<Vec<String>>,
+    #[schemars(range(max = 20))]
     top_logprobs: Option<u32>,
     truncation: Option<String>,
     #[serde(default = "yes")]
@@ -38,12 +41,14 @@ struct Fields {
     chat_template_kwargs: Map<String, Value>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.TextFormat")]
 struct TextField {
     format: Option<ResponseFormat>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.Reasoning")]
 struct Reasoning {
     effort: Option<String>,
 }
@@ -64,13 +69,18 @@ const NOT_SERVED: &[(&str, AsksForNothing)] = &[
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// A request, and what of it has no effect here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "openai.ResponsesRequest", description = "A conversation to answer, or to go on with.")]
 pub struct ResponsesRequest {
+    #[schemars(flatten)]
     common: Common,
+    #[schemars(flatten)]
     fields: Fields,
     /// As it came, to be told and kept.
+    #[schemars(skip)]
     body: Value,
     /// Paths of the fields that are passed over, e.g. `user`, `reasoning.summary`.
+    #[schemars(skip)]
     pub ignored: Vec<String>,
 }
 
@@ -336,7 +346,7 @@ mod tests {
         .expect("known");
         assert_eq!(asked.constraint, Some(Constraint::JsonSchema(json!({ "enum": [null] }))));
         assert_eq!((asked.chat.thinking, asked.max_tokens, asked.logprobs), (Some(false), Some(7), Some(2)));
-        assert_eq!(asked.sampling.top_k, 3);
+        assert_eq!(asked.sampling.top_k, Some(3));
         let included = json!({ "include": ["message.output_text.logprobs"] });
         assert_eq!(spec(included).expect("known").logprobs, Some(0));
     }

@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use super::model_error;
 use crate::api::ErrorKind;
 use crate::api::ollama::{self, EmbedRequest, EmbeddingsRequest};
+use crate::registry::{Cancel, KeepAlive, Registry};
 use crate::runner::{EmbedSpec, Embeddings};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
-use crate::server::routes::generate::blocking;
+use crate::server::routes::generate::wanted;
 use crate::server::state::AppState;
-use crate::server::stream::HeldLease;
 
 pub(in crate::server) async fn embed(
     State(state): State<AppState>,
@@ -26,7 +26,7 @@ pub(in crate::server) async fn embed(
     let ignored = Ignored::new(&request.ignored);
     let model = request.spec.model.clone();
     let asked = Instant::now();
-    let (found, load_ms) = compute(&state, request.spec, request.unloads).await?;
+    let (found, load_ms) = compute(&state, request.spec, request.keep_alive).await?;
     let total_ms = asked.elapsed().as_secs_f64() * 1e3;
     Ok(ignored.noted_in(Json(ollama::embed_body(&model, &found, total_ms, load_ms)).into_response()))
 }
@@ -37,25 +37,27 @@ pub(in crate::server) async fn embeddings(
 ) -> Result<Response, ApiError> {
     let EmbeddingsRequest(request) = EmbeddingsRequest::from_value(body)?;
     let ignored = Ignored::new(&request.ignored);
-    let (found, _) = compute(&state, request.spec, request.unloads).await?;
+    let (found, _) = compute(&state, request.spec, request.keep_alive).await?;
     Ok(ignored.noted_in(Json(ollama::embeddings_body(&found)).into_response()))
 }
 
 /// The vectors, and the milliseconds that loading took.
-async fn compute(state: &AppState, spec: EmbedSpec, unloads: bool) -> Result<(Embeddings, f64), ApiError> {
+async fn compute(
+    state: &AppState,
+    spec: EmbedSpec,
+    keep_alive: Option<KeepAlive>,
+) -> Result<(Embeddings, f64), ApiError> {
     if state.is_draining() {
         return Err(ApiError::new(ErrorKind::Overloaded, "the server is shutting down"));
     }
-    let registry = Arc::clone(&state.registry);
-    let work = move || {
+    let work = move |registry: &Arc<Registry>, cancel: &Cancel| {
         let asked = Instant::now();
-        let lease = registry.acquire(&spec.model).map_err(|error| model_error(&spec.model, error))?;
+        let lease = registry.acquire_unless(&spec.model, cancel);
+        let mut lease = lease.map_err(|error| model_error(&spec.model, error))?;
+        lease.keep_alive(keep_alive);
         let load_ms = asked.elapsed().as_secs_f64() * 1e3;
-        let found = if spec.inputs.is_empty() { Ok(Embeddings::default()) } else { lease.runner().embed(&spec) };
-        if unloads {
-            drop(HeldLease::from(lease).unloading_from(&registry));
-        }
-        Ok((found?, load_ms))
+        let found = if spec.inputs.is_empty() { Embeddings::default() } else { lease.runner().embed(&spec)? };
+        Ok((found, load_ms))
     };
-    blocking(work).await
+    wanted(state, work).await
 }

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::{model_error, not_started};
 use crate::api::ollama::{self, ChatRequest, GenerateRequest, Loading};
+use crate::registry::{Cancel, KeepAlive, Registry};
 use crate::runner::GenerateSpec;
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
-use crate::server::routes::generate::{Started, blocking, start};
+use crate::server::routes::generate::{Started, start, wanted};
 use crate::server::state::AppState;
 use crate::server::stream;
 
@@ -23,12 +24,12 @@ pub(in crate::server) async fn chat(
 ) -> Result<Response, ApiError> {
     let request = ChatRequest::from_value(body)?;
     let ignored = Ignored::new(&request.ignored);
-    let (streams, unloads) = (request.streams(), request.unloads());
+    let (streams, keep_alive) = (request.streams(), request.keep_alive());
     if request.only_loads() {
-        let done = load(&state, request.model(), unloads).await?;
+        let done = load(&state, request.model(), keep_alive).await?;
         return Ok(ignored.noted_in(Json(ollama::chat_load_body(request.model(), done)).into_response()));
     }
-    let Started { deltas, lease, model, load_ms } = begin(&state, request.into_spec()?, unloads).await?;
+    let Started { deltas, lease, model, load_ms } = begin(&state, request.into_spec()?, keep_alive).await?;
     let response = if streams {
         stream::respond(deltas, lease, ollama::ChatEncoder::new(model, load_ms)).await?
     } else {
@@ -50,12 +51,12 @@ pub(in crate::server) async fn generate(
 pub(in crate::server) async fn generate_from(state: &AppState, body: Value) -> Result<Response, ApiError> {
     let request = GenerateRequest::from_value(body)?;
     let ignored = Ignored::new(&request.ignored);
-    let (streams, unloads) = (request.streams(), request.unloads());
+    let (streams, keep_alive) = (request.streams(), request.keep_alive());
     if request.only_loads() {
-        let done = load(state, request.model(), unloads).await?;
+        let done = load(state, request.model(), keep_alive).await?;
         return Ok(ignored.noted_in(Json(ollama::load_body(request.model(), done)).into_response()));
     }
-    let Started { deltas, lease, model, load_ms } = begin(state, request.into_spec()?, unloads).await?;
+    let Started { deltas, lease, model, load_ms } = begin(state, request.into_spec()?, keep_alive).await?;
     let response = if streams {
         stream::respond(deltas, lease, ollama::NdjsonEncoder::new(model, load_ms)).await?
     } else {
@@ -66,25 +67,24 @@ pub(in crate::server) async fn generate_from(state: &AppState, body: Value) -> R
     Ok(ignored.noted_in(response))
 }
 
-async fn begin(state: &AppState, spec: GenerateSpec, unloads: bool) -> Result<Started, ApiError> {
+async fn begin(state: &AppState, spec: GenerateSpec, keep_alive: Option<KeepAlive>) -> Result<Started, ApiError> {
     let asked = spec.model.clone();
     let mut started = start(state, spec).await.map_err(|reason| not_started(&asked, reason))?;
-    if unloads {
-        started.lease = started.lease.unloading_from(&state.registry);
-    }
+    started.lease.keep_alive(keep_alive);
     Ok(started)
 }
 
 /// What a request without a prompt asks for.
-async fn load(state: &AppState, name: &str, unloads: bool) -> Result<Loading, ApiError> {
-    let (name, registry) = (name.to_owned(), Arc::clone(&state.registry));
-    let work = move || {
-        if unloads {
+async fn load(state: &AppState, name: &str, keep_alive: Option<KeepAlive>) -> Result<Loading, ApiError> {
+    let name = name.to_owned();
+    let work = move |registry: &Arc<Registry>, cancel: &Cancel| {
+        if keep_alive == Some(KeepAlive::NOT) {
             registry.unload(&name).map_err(|error| model_error(&name, error))?;
             return Ok(Loading::Unloaded);
         }
-        registry.acquire(&name).map_err(|error| model_error(&name, error))?;
+        let mut lease = registry.acquire_unless(&name, cancel).map_err(|error| model_error(&name, error))?;
+        lease.keep_alive(keep_alive);
         Ok(Loading::Loaded)
     };
-    blocking(work).await
+    wanted(state, work).await
 }

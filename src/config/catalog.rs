@@ -1,0 +1,288 @@
+//! Which models there are, and how each is loaded: what was found on this machine, and the sections of the config file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::check::bytes;
+use super::error::Problem;
+use super::file::Model;
+use super::keys::{LoadSettings, get};
+use super::source::is_from;
+use super::{Config, as_file};
+use crate::library::{Facts, Found, discover, examine, name_from_path, nearest, untagged};
+use crate::registry::{KeepAlive, Registry};
+use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
+
+/// A model that can be loaded, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub spec: LoadSpec,
+    pub keep_alive: KeepAlive,
+    pub size_bytes: u64,
+    pub facts: Option<Facts>,
+}
+
+/// All models and aliases.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    pub models: BTreeMap<String, Planned>,
+    /// With the names that they stand for.
+    pub aliases: BTreeMap<String, String>,
+    /// What models that were found answer to as well.
+    pub spellings: BTreeMap<String, String>,
+    /// Models that the file speaks of and that are nowhere.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// A model, before it is decided how to load it.
+#[derive(Clone, Debug)]
+struct Located {
+    source: ModelSource,
+    size_bytes: u64,
+    facts: Option<Facts>,
+    /// Adapters without which it is another model.
+    adapters: Vec<(PathBuf, f32)>,
+    aliases: Vec<String>,
+}
+
+impl Located {
+    fn at(source: ModelSource) -> Self {
+        Self { source, size_bytes: 0, facts: None, adapters: Vec::new(), aliases: Vec::new() }
+    }
+
+    fn file(path: &Path) -> Self {
+        // Loading says what is wrong with a file that cannot be used.
+        let bytes = || std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let unknown = || Self { size_bytes: bytes(), ..Self::at(ModelSource::Gguf { path: path.to_owned() }) };
+        examine(path).map_or_else(|_| unknown(), |found| Self::found(&found))
+    }
+
+    fn found(model: &Found) -> Self {
+        let adapters = model.ollama.iter().flat_map(|layers| &layers.adapters).map(|path| (path.clone(), 1.0));
+        Self {
+            size_bytes: model.size_bytes,
+            facts: Some(model.facts.clone()),
+            adapters: adapters.collect(),
+            aliases: model.aliases.clone(),
+            ..Self::at(ModelSource::Gguf { path: model.path.clone() })
+        }
+    }
+}
+
+/// What a file's model is called.
+pub(super) fn name_of(path: &Path) -> String {
+    examine(path).map_or_else(|_| name_from_path(path), |found| found.name)
+}
+
+impl Planned {
+    /// Puts it into a registry. Returns whether anything changed.
+    pub(super) fn put(&self, name: &str, registry: &Registry) -> bool {
+        registry.put(name, self.spec.clone(), self.keep_alive, self.size_bytes, self.facts.clone())
+    }
+}
+
+impl Catalog {
+    fn spell(&mut self, name: &str, located: &Located) {
+        for alias in &located.aliases {
+            self.spellings.entry(alias.clone()).or_insert_with(|| name.to_owned());
+        }
+    }
+
+    pub(super) fn fill(&self, registry: &Registry) {
+        for (name, model) in &self.models {
+            model.put(name, registry);
+        }
+        for (alias, name) in &self.aliases {
+            registry.add_alias(alias, name);
+        }
+        registry.set_spellings(self.spellings.clone());
+    }
+
+    /// The name under which a model is listed, by any of its names.
+    fn listed(&self, name: &str) -> Option<String> {
+        let wanted = untagged(name);
+        let aliased = self.aliases.iter().find(|(alias, _)| untagged(alias) == wanted).map(|(_, name)| name);
+        let named = || self.models.keys().find(|name| untagged(name) == wanted);
+        aliased.or_else(named).or_else(|| self.spellings.get(&wanted)).cloned()
+    }
+}
+
+impl Config {
+    /// Looks at what is on this machine and combines it with the settings.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        match self.asked.model.as_deref().and_then(as_file) {
+            Some(path) => self.only(&path),
+            None => self.catalog_of(discover(&self.search_paths())),
+        }
+    }
+
+    /// As [`Config::catalog`], where somebody has looked already.
+    #[must_use]
+    pub(super) fn catalog_of(&self, found: Vec<Found>) -> Catalog {
+        let mut known: BTreeMap<String, Located> = BTreeMap::new();
+        for model in &found {
+            known.entry(model.name.clone()).or_insert_with(|| Located::found(model));
+        }
+        if cfg!(feature = "stub") {
+            known.insert("stub".into(), Located::at(ModelSource::Stub(StubSpeed::Paced)));
+            known.insert("stub-fast".into(), Located::at(ModelSource::Stub(StubSpeed::Fast)));
+        }
+        let mut catalog = Catalog::default();
+        let (load, generate) = (self.load(), self.file.settings.sampling.defaults());
+        for (name, located) in &known {
+            catalog.models.insert(name.clone(), self.planned(name, located, &load, generate.clone(), Vec::new()));
+            catalog.spell(name, located);
+        }
+        self.add_base(&mut catalog);
+        for model in self.file.settings.models.values() {
+            self.add_section(model, &found, &known, &mut catalog);
+        }
+        if let Some(name) = self.asked.model.as_deref().and_then(|name| catalog.listed(name))
+            && !self.asked.adapters.is_empty()
+            && let Some(model) = catalog.models.get_mut(&name)
+        {
+            model.spec.adapters = self.asked_adapters();
+        }
+        catalog
+    }
+
+    /// A command that names a file knows no other model.
+    fn only(&self, path: &Path) -> Catalog {
+        let name = name_of(path);
+        let generate = self.file.settings.sampling.defaults();
+        let located = Located::file(path);
+        let model = self.planned(&name, &located, &self.load(), generate, self.asked_adapters());
+        let mut catalog = Catalog::default();
+        catalog.spell(&name, &located);
+        catalog.models.insert(name, model);
+        catalog
+    }
+
+    fn asked_adapters(&self) -> Vec<(PathBuf, f32)> {
+        self.asked.adapters.iter().map(|adapter| (adapter.path.clone(), adapter.scale)).collect()
+    }
+
+    fn planned(
+        &self,
+        name: &str,
+        located: &Located,
+        load: &LoadSettings,
+        defaults: GenerateDefaults,
+        adapters: Vec<(PathBuf, f32)>,
+    ) -> Planned {
+        let mut serve = load.serve();
+        serve.needed_tokens = self.asked.needed_tokens;
+        let spec = LoadSpec {
+            source: located.source.clone(),
+            adapters: located.adapters.iter().cloned().chain(adapters).collect(),
+            template: get(&load.template),
+            placement: load.placement(),
+            context_tokens: get(&load.ctx_size),
+            threads: get(&load.threads),
+            label: name.to_owned(),
+            serve,
+            defaults,
+        };
+        let keep_alive = get(&load.keep_alive).unwrap_or_default();
+        Planned { spec, keep_alive, size_bytes: located.size_bytes, facts: located.facts.clone() }
+    }
+
+    /// 1.x called this model `phi3-lora`, whatever it was.
+    fn add_base(&self, catalog: &mut Catalog) {
+        if let Some(base) = &self.asked.base {
+            let adapters = self.asked.base_adapter.iter().map(|path| (path.clone(), 1.0)).collect();
+            let name = name_of(base);
+            let generate = self.file.settings.sampling.defaults();
+            let located = Located::file(base);
+            let model = self.planned(&name, &located, &self.load(), generate, adapters);
+            catalog.spell(&name, &located);
+            catalog.aliases.insert("phi3-lora".into(), name.clone());
+            catalog.aliases.insert("default".into(), name.clone());
+            catalog.models.insert(name, model);
+        }
+    }
+
+    fn add_section(&self, model: &Model, found: &[Found], known: &BTreeMap<String, Located>, catalog: &mut Catalog) {
+        let located = match self.locate(model, found, known) {
+            Ok(located) => located,
+            Err(problem) => return catalog.problems.push(problem),
+        };
+        let global = &self.file.settings;
+        let (mut load, mut sampling) = (global.load.clone(), global.sampling.clone());
+        for section in self.lineage(model).into_iter().rev() {
+            load = load.override_with(section.load.clone());
+            sampling = section.sampling.clone().over(sampling);
+        }
+        let load = load.override_with(self.asked.load.clone());
+        let adapters = get(&model.own.adapters).unwrap_or_default();
+        let adapters = adapters.into_iter().map(|adapter| (adapter.path, adapter.scale)).collect();
+        let name = model.name.value.to_lowercase();
+        for alias in model.own.alias.iter().flat_map(|set| &set.value) {
+            catalog.aliases.insert(alias.to_lowercase(), name.clone());
+        }
+        catalog.models.insert(name.clone(), self.planned(&name, &located, &load, sampling.defaults(), adapters));
+    }
+
+    /// The section, the section of its base, that of the base's base and so on.
+    pub(super) fn lineage<'a>(&'a self, model: &'a Model) -> Vec<&'a Model> {
+        let mut lineage = vec![model];
+        // A chain that goes round was refused when the file was read.
+        while let Some(base) = lineage.last().and_then(|model| model.own.base.as_ref())
+            && let Some(next) = self.file.settings.find(&base.value)
+        {
+            lineage.push(next);
+        }
+        lineage
+    }
+
+    fn locate(&self, model: &Model, found: &[Found], known: &BTreeMap<String, Located>) -> Result<Located, Problem> {
+        let lineage = self.lineage(model);
+        let last = lineage.last().map_or(&model.own, |last| &last.own);
+        if let Some(path) = &last.path {
+            return Ok(Located::file(&path.value));
+        }
+        if let Some(source) = &last.source {
+            let absent = || {
+                let why = format!("{0} is not on this machine; fetch it with: shimmy pull {0}", source.value);
+                Located::at(ModelSource::Absent { why })
+            };
+            return Ok(found
+                .iter()
+                .find(|model| is_from(&model.name, &model.path, &source.value))
+                .map_or_else(absent, Located::found));
+        }
+        let problem = |origin, message: String| Problem::new(&self.file.text, bytes(origin), message);
+        // Neither a path nor a source: a model that was found, under the base's name or its own.
+        let (wanted, asked_by) = match &last.base {
+            Some(base) => (&base.value, Some(&base.origin)),
+            None => (&lineage.last().map_or(&model.name, |last| &last.name).value, None),
+        };
+        let wanted_name = untagged(wanted);
+        let has_name = |(name, located): &(&String, &Located)| {
+            untagged(name) == wanted_name || located.aliases.contains(&wanted_name)
+        };
+        if let Some((_, located)) = known.iter().find(has_name) {
+            return Ok(located.clone());
+        }
+        let near = nearest(wanted, known.keys().map(String::as_str));
+        let near = near.first().map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        Err(match (asked_by, &model.own.adapters) {
+            (Some(origin), _) => {
+                problem(origin, format!("there is no model {wanted:?}, neither in this file nor on this machine{near}"))
+            }
+            (None, Some(adapters)) => {
+                let message = format!(
+                    "adapters need a model, and none was found under the name {wanted:?}; say which with `path`, `source` or `base`{near}"
+                );
+                problem(&adapters.origin, message)
+            }
+            (None, None) => {
+                let message = format!(
+                    "no model was found under the name {wanted:?}; say where it is with `path`, `source` or `base`{near}"
+                );
+                problem(&model.name.origin, message)
+            }
+        })
+    }
+}

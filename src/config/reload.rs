@@ -1,0 +1,135 @@
+//! Taking a changed config file over while models are served.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::setting::{Entry, Section};
+use super::{Catalog, Config, ConfigError, File};
+use crate::registry::Registry;
+
+/// Settings of the server that take effect at once.
+const LIVE: &[&str] = &["model_dirs"];
+/// What was decided at the start, for good.
+const AT_START: &[&str] = &["model"];
+
+/// The configuration that is in force, and the registry that follows it.
+#[derive(Debug)]
+pub struct Live {
+    config: Config,
+    catalog: Catalog,
+    registry: Arc<Registry>,
+    /// Whether somebody named the file, so that it must be there.
+    named: bool,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub added: Vec<String>,
+    /// Loaded again when they are asked for the next time; what runs goes on with the old settings.
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    /// Whether some alias means something else now.
+    pub aliases: bool,
+    /// Settings that changed in the file and wait for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Live {
+    /// Looks for models and puts them into a registry. `named` tells whether somebody named the config file.
+    ///
+    /// # Errors
+    /// Files and models that the config file names and that are not there.
+    pub fn start(config: Config, named: bool) -> Result<Self, ConfigError> {
+        let catalog = config.catalog();
+        config.check(&catalog)?;
+        warn(&config.file);
+        let registry = Arc::new(config.empty_registry());
+        catalog.fill(&registry);
+        Ok(Self { config, catalog, registry, named })
+    }
+
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Reads the config file again, and looks for models again. Models whose settings are the same stay loaded.
+    ///
+    /// # Errors
+    /// What is wrong with the file. Then nothing changes.
+    pub fn reload(&mut self) -> Result<Changes, ConfigError> {
+        let path = self.config.file.path.as_deref().filter(|path| self.named || path.exists());
+        let file = match path {
+            Some(path) => File::read(Some(path))?,
+            None => File { path: self.config.file.path.clone(), ..File::default() },
+        };
+        let config = Config { asked: self.config.asked.clone(), file };
+        let catalog = config.catalog();
+        config.check(&catalog)?;
+        warn(&config.file);
+        let mut changes = Changes { needs_restart: needs_restart(&self.config, &config), ..Changes::default() };
+        self.registry.set_defaults(config.load_defaults());
+        for name in self.catalog.models.keys().filter(|name| !catalog.models.contains_key(*name)) {
+            self.registry.remove(name);
+            changes.removed.push(name.clone());
+        }
+        for (name, model) in &catalog.models {
+            let is_new = !self.registry.has_model(name);
+            if model.put(name, &self.registry) {
+                if is_new { &mut changes.added } else { &mut changes.changed }.push(name.clone());
+            }
+        }
+        self.registry.set_spellings(catalog.spellings.clone());
+        changes.aliases = self.realias(&catalog.aliases);
+        (self.config, self.catalog) = (config, catalog);
+        Ok(changes)
+    }
+
+    /// Aliases that came from elsewhere, e.g. from a client, stay as they are.
+    fn realias(&self, aliases: &BTreeMap<String, String>) -> bool {
+        let old = &self.catalog.aliases;
+        for alias in old.keys().filter(|alias| !aliases.contains_key(*alias)) {
+            self.registry.remove_alias(alias);
+        }
+        for (alias, name) in aliases.iter().filter(|(alias, name)| old.get(*alias) != Some(name)) {
+            self.registry.add_alias(alias, name);
+        }
+        old != aliases
+    }
+}
+
+fn warn(file: &File) {
+    if let Some(warning) = file.warning() {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (old, new) = (old.server().entries(), new.server().entries());
+    let value = |entry: &Entry| entry.set.as_ref().map(|(toml, _)| toml.clone());
+    let differ = old.iter().zip(&new).filter(|(old, new)| value(old) != value(new)).map(|(_, new)| new.key);
+    differ.filter(|key| !LIVE.contains(key) && !AT_START.contains(key)).collect()
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lists = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
+        let mut parts: Vec<String> = lists
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+            .collect();
+        if self.aliases {
+            parts.push("other aliases".into());
+        }
+        if parts.is_empty() {
+            parts.push("no model changed".into());
+        }
+        if !self.needs_restart.is_empty() {
+            parts.push(format!("after a restart: {}", self.needs_restart.join(", ")));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}

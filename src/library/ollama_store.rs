@@ -1,0 +1,292 @@
+//! Reads what Ollama has downloaded: a manifest names blobs, one of which is the GGUF file.
+
+use std::fs::File as OpenFile;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+use walkdir::WalkDir;
+
+use super::found::{OllamaLayers, Problem};
+use super::shards::{self, Group};
+use super::walk::File;
+
+/// Where shimmy's own store gives shards their names. Ollama has no models in several files.
+pub(super) const SHARDS: &str = "shards";
+/// Manifests and layers of text are small; whatever is larger is none.
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_LAYERS: usize = 256;
+
+/// A manifest and its blobs.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    /// `llama3:8b`, `me/model:latest`.
+    pub name: String,
+    /// With the namespace that names leave out, and with the host.
+    pub longer: Vec<String>,
+    pub weights: Group,
+    pub projector: Option<File>,
+    pub layers: OllamaLayers,
+}
+
+/// What a layer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerKind {
+    Model,
+    Projector,
+    Adapter,
+    Template,
+    System,
+    Parameters,
+    Messages,
+    License,
+    /// One that shimmy has no use for.
+    Other,
+}
+
+/// A layer of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub kind: LayerKind,
+    /// Name of its file in the folder of blobs.
+    pub blob: String,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    #[serde(default)]
+    layers: Vec<RawLayer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawLayer {
+    media_type: String,
+    digest: String,
+}
+
+/// The layers that a manifest names.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_manifest(bytes: &[u8]) -> Result<Vec<Layer>, String> {
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| format!("is no manifest: {error}"))?;
+    if manifest.layers.len() > MAX_LAYERS {
+        return Err(format!("names {} layers; at most {MAX_LAYERS} are possible", manifest.layers.len()));
+    }
+    manifest
+        .layers
+        .into_iter()
+        .map(|layer| Ok(Layer { kind: kind(&layer.media_type), blob: blob(&layer.digest)? }))
+        .collect()
+}
+
+fn kind(media_type: &str) -> LayerKind {
+    match media_type.strip_prefix("application/vnd.ollama.image.") {
+        Some("model") => LayerKind::Model,
+        Some("projector") => LayerKind::Projector,
+        Some("adapter") => LayerKind::Adapter,
+        Some("template") => LayerKind::Template,
+        Some("system") => LayerKind::System,
+        Some("params") => LayerKind::Parameters,
+        Some("messages") => LayerKind::Messages,
+        Some("license") => LayerKind::License,
+        _ => LayerKind::Other,
+    }
+}
+
+/// A digest becomes part of a path, so it must be one.
+fn blob(digest: &str) -> Result<String, String> {
+    let hex = digest.strip_prefix("sha256:").or_else(|| digest.strip_prefix("sha256-"));
+    match hex.filter(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        Some(hex) => Ok(format!("sha256-{hex}")),
+        None => Err(format!("names the layer {digest:?}, which is no SHA-256 digest")),
+    }
+}
+
+/// Whether a folder is a store of Ollama's.
+pub(super) fn is_store(dir: &Path) -> bool {
+    dir.join("manifests").is_dir() && dir.join("blobs").is_dir()
+}
+
+/// The models of the store in `dir`. Manifests lie at `manifests/HOST/NAMESPACE/MODEL/TAG`.
+pub(super) fn models(dir: &Path, problems: &mut Vec<Problem>) -> Vec<Stored> {
+    let manifests = dir.join("manifests");
+    let mut found = Vec::new();
+    for entry in WalkDir::new(&manifests).max_depth(4).sort_by_file_name() {
+        let problem = |path: &Path, what: String| Problem { path: path.to_owned(), what };
+        match entry {
+            Ok(entry) if entry.depth() == 4 && entry.path().is_file() => match stored(dir, &manifests, entry.path()) {
+                Ok(model) => found.extend(model),
+                Err(what) => problems.push(problem(entry.path(), what)),
+            },
+            Ok(_) => {}
+            Err(error) => {
+                let is_absent = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+                if let Some(path) = error.path().filter(|_| !is_absent) {
+                    problems.push(problem(path, format!("cannot be read: {error}")));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// `None` where it has no weights here: the model runs elsewhere, or in another format.
+fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, String> {
+    let below = path.strip_prefix(manifests).map_err(|error| error.to_string())?;
+    let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().to_lowercase()).collect();
+    let [host, namespace, model, tag] = parts.as_slice() else { return Ok(None) };
+    let layers = parse_manifest(&small_file(path)?)?;
+    let blob = |layer: &Layer| {
+        let path = dir.join("blobs").join(&layer.blob);
+        File::at(path.clone())
+            .ok_or_else(|| format!("needs {}, which is not there; pull the model again", path.display()))
+    };
+    let of = |kind| layers.iter().filter(move |layer| layer.kind == kind);
+    let weights: Vec<&Layer> = of(LayerKind::Model).collect();
+    let Some(weights) = weights_of(dir, &weights, &blob)? else { return Ok(None) };
+    let short = format!("{model}:{tag}");
+    let full = format!("{namespace}/{short}");
+    let name = if namespace == "library" { short } else { full.clone() };
+    let mut longer = vec![full.clone(), format!("{host}/{full}")];
+    longer.retain(|longer| *longer != name);
+    Ok(Some(Stored {
+        name,
+        longer,
+        weights,
+        projector: of(LayerKind::Projector).next().map(blob).transpose()?,
+        layers: read_layers(&layers, &blob)?,
+    }))
+}
+
+fn weights_of(
+    dir: &Path,
+    layers: &[&Layer],
+    blob: &impl Fn(&Layer) -> Result<File, String>,
+) -> Result<Option<Group>, String> {
+    let [first, _, ..] = layers else {
+        return layers.first().map(|layer| blob(layer).map(Group::of_one)).transpose();
+    };
+    let dir = dir.join(SHARDS).join(first.blob.trim_start_matches("sha256-"));
+    let name = |number| format!("model-{number:05}-of-{:05}.gguf", layers.len());
+    let files: Vec<File> = (1..=layers.len()).filter_map(|number| File::at(dir.join(name(number)))).collect();
+    let group = shards::group(files).into_iter().next().filter(|group| group.has_first);
+    group.map(Some).ok_or_else(|| format!("needs {}, which is not there; pull the model again", dir.display()))
+}
+
+fn read_layers(layers: &[Layer], blob: &impl Fn(&Layer) -> Result<File, String>) -> Result<OllamaLayers, String> {
+    let mut read = OllamaLayers::default();
+    let bytes = |layer: &Layer| small_file(&blob(layer)?.path);
+    let text = |layer: &Layer| Ok::<_, String>(String::from_utf8_lossy(&bytes(layer)?).into_owned());
+    for layer in layers {
+        let damaged = |error: serde_json::Error| format!("its layer {} is damaged: {error}", layer.blob);
+        match layer.kind {
+            LayerKind::Template => read.template = Some(text(layer)?),
+            LayerKind::System => read.system = Some(text(layer)?),
+            LayerKind::Parameters => read.parameters = serde_json::from_slice(&bytes(layer)?).map_err(damaged)?,
+            LayerKind::Messages => read.messages = serde_json::from_slice(&bytes(layer)?).map_err(damaged)?,
+            LayerKind::License => read.licenses.push(text(layer)?),
+            LayerKind::Adapter => read.adapters.push(blob(layer)?.path),
+            LayerKind::Model | LayerKind::Projector | LayerKind::Other => {}
+        }
+    }
+    Ok(read)
+}
+
+fn small_file(path: &Path) -> Result<Vec<u8>, String> {
+    let fail = |error: std::io::Error| format!("cannot be read: {}: {error}", path.display());
+    let mut bytes = Vec::new();
+    OpenFile::open(path).map_err(fail)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("{} is longer than {MAX_BYTES} bytes", path.display()));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use serde_json::json;
+
+    use super::{LayerKind, models, parse_manifest};
+
+    fn digest(n: u8) -> String {
+        format!("sha256:{n:064x}")
+    }
+
+    fn write_blob(store: &Path, n: u8, text: &str) -> PathBuf {
+        let path = store.join("blobs").join(digest(n).replace(':', "-"));
+        std::fs::create_dir_all(store.join("blobs")).expect("created");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn write_manifest(store: &Path, name: &str, layers: &[(&str, u8)]) {
+        let path = store.join("manifests").join(name);
+        let layer = |(kind, n): &(&str, u8)| json!({ "mediaType": format!("application/vnd.ollama.image.{kind}"), "digest": digest(*n), "size": 1 });
+        let layers: Vec<_> = layers.iter().map(layer).collect();
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+        std::fs::write(path, json!({ "schemaVersion": 2, "layers": layers }).to_string()).expect("written");
+    }
+
+    #[test]
+    fn a_manifest_leads_to_its_blobs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = dir.path();
+        let layers = [
+            ("license", 1),
+            ("model", 2),
+            ("template", 3),
+            ("system", 4),
+            ("params", 5),
+            ("messages", 6),
+            ("adapter", 7),
+            ("projector", 8),
+            ("newer", 9),
+        ];
+        write_manifest(store, "host/library/Llama3/8b", &layers);
+        let mut problems = Vec::new();
+        assert!(models(store, &mut problems).is_empty(), "the blobs are missing");
+        assert!(problems[0].what.contains("is not there; pull the model again"), "{problems:?}");
+        let texts =
+            ["free", "GGUF", "{{ .Prompt }}", "Be brief.", r#"{"num_ctx":512}"#, r#"[{"role":"user"}]"#, "a", "p"];
+        let blobs: Vec<_> = (1..).zip(texts).map(|(n, text)| write_blob(store, n, text)).collect();
+        let found = models(store, &mut Vec::new());
+        let model = &found[0];
+        assert_eq!((model.name.as_str(), &model.weights.first().path), ("llama3:8b", &blobs[1]));
+        assert_eq!(model.longer, ["library/llama3:8b", "host/library/llama3:8b"]);
+        assert_eq!(model.layers.template.as_deref(), Some("{{ .Prompt }}"));
+        assert_eq!(model.layers.system.as_deref(), Some("Be brief."));
+        assert_eq!(model.layers.parameters["num_ctx"], 512);
+        assert_eq!(model.layers.messages, [json!({ "role": "user" })]);
+        assert_eq!(model.layers.licenses, ["free"]);
+        assert_eq!(model.layers.adapters, [blobs[6].clone()]);
+        assert_eq!(model.projector.as_ref().map(|file| &file.path), Some(&blobs[7]));
+    }
+
+    #[test]
+    fn names_have_their_namespace_but_for_the_library() {
+        let dir = tempfile::tempdir().expect("a directory");
+        write_blob(dir.path(), 1, "GGUF");
+        write_manifest(dir.path(), "host/me/mine/latest", &[("model", 1)]);
+        write_manifest(dir.path(), "host/library/remote/cloud", &[("template", 1)]);
+        let found = models(dir.path(), &mut Vec::new());
+        let names: Vec<_> = found.iter().map(|model| model.name.as_str()).collect();
+        assert_eq!(names, ["me/mine:latest"], "one without weights is none");
+        assert_eq!(found[0].longer, ["host/me/mine:latest"]);
+    }
+
+    #[test]
+    fn a_digest_cannot_lead_out_of_the_store() {
+        let manifest = |digest: &str| json!({ "layers": [{ "mediaType": "x", "digest": digest }] }).to_string();
+        for digest in ["sha256:../../../etc/passwd", "sha256:", "md5:00", "sha256:zz", &"0".repeat(64)] {
+            let refused = parse_manifest(manifest(digest).as_bytes()).expect_err("no digest");
+            assert!(refused.contains("is no SHA-256 digest"), "{refused}");
+        }
+        let good = parse_manifest(manifest(&digest(1)).as_bytes()).expect("layers");
+        assert_eq!((good[0].kind, good[0].blob.len()), (LayerKind::Other, 71));
+        assert!(parse_manifest(b"{").is_err() && parse_manifest(b"{}").is_ok_and(|layers| layers.is_empty()));
+    }
+}

@@ -1,0 +1,170 @@
+//! Where a model is to be fetched from, as a user writes it.
+
+use std::str::FromStr;
+
+use reqwest::Url;
+
+use super::digest::Digest;
+use super::error::PullError;
+use super::model_name::ModelName;
+
+/// The part of a hub's repository that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HubSource {
+    /// `ORG/REPO`.
+    pub repo: String,
+    /// A branch, tag or commit.
+    pub revision: String,
+    /// A quantisation, or a file's name; none for the one that suits most machines.
+    pub wanted: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// `hf:ORG/REPO[@REVISION][:QUANTIZATION]`, `hf.co/…`, and addresses of the hub's pages.
+    Hub(HubSource),
+    /// `ollama:NAME[:TAG]`, or the name alone.
+    Ollama(ModelName),
+    /// The address of a GGUF file, `#sha256=…` behind it where its digest is known.
+    Url { url: Url, digest: Option<Digest> },
+}
+
+const HUB_HOSTS: &[&str] = &["huggingface.co", "hf.co"];
+const MAIN: &str = "main";
+
+impl FromStr for Source {
+    type Err = PullError;
+
+    fn from_str(text: &str) -> Result<Self, PullError> {
+        let bad = |why: String| PullError::BadSource { asked: without_password(text), why };
+        let hub = HUB_HOSTS.iter().find_map(|host| text.strip_prefix(host)?.strip_prefix('/'));
+        if let Some(rest) = text.strip_prefix("hf:").or(hub) {
+            return hub_source(rest).map(Self::Hub).map_err(bad);
+        }
+        if text.starts_with("http://") || text.starts_with("https://") {
+            return from_url(text).map_err(bad);
+        }
+        let name = text.strip_prefix("ollama:").unwrap_or(text);
+        name.parse().map(Self::Ollama).map_err(|error: super::model_name::NotAName| bad(error.why))
+    }
+}
+
+fn hub_source(text: &str) -> Result<HubSource, String> {
+    const FORM: &str = "a model of the hub is hf:ORG/REPO, hf:ORG/REPO:QUANTIZATION or hf:ORG/REPO@REVISION";
+    let (path, wanted) = match text.split_once(':') {
+        Some((path, wanted)) => (path, Some(wanted)),
+        None => (text, None),
+    };
+    let (repo, revision) = path.split_once('@').unwrap_or((path, MAIN));
+    let (org, name) = repo.split_once('/').ok_or(FORM)?;
+    if wanted == Some("") || revision.is_empty() || revision.split('/').any(|part| part.is_empty() || part == "..") {
+        return Err(FORM.into());
+    }
+    ModelName::new("hf.co", org, name, "latest").map_err(|error| error.why)?;
+    // Ollama's clients append this tag to names without one.
+    let wanted = wanted.filter(|wanted| *wanted != "latest").map(str::to_owned);
+    Ok(HubSource { repo: repo.to_owned(), revision: revision.to_owned(), wanted })
+}
+
+fn from_url(text: &str) -> Result<Source, String> {
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
+    let digest = match url.fragment() {
+        None | Some("") => None,
+        Some(fragment) => {
+            let digest = fragment.strip_prefix("sha256=").ok_or("behind `#` only sha256=DIGEST can stand")?;
+            Some(digest.parse::<Digest>().map_err(|error| error.to_string())?)
+        }
+    };
+    url.set_fragment(None);
+    let host = url.host_str().ok_or("it has no host")?;
+    if HUB_HOSTS.contains(&host) && digest.is_none() {
+        return hub_page(&url).map(Source::Hub);
+    }
+    Ok(Source::Url { url, digest })
+}
+
+/// Pages and files of the hub: `/ORG/REPO`, `/ORG/REPO/tree/REVISION`, `/ORG/REPO/{blob,resolve}/REVISION/FILE`.
+fn hub_page(url: &Url) -> Result<HubSource, String> {
+    let parts: Vec<&str> = url.path().trim_matches('/').split('/').collect();
+    let (repo, revision, wanted) = match parts.as_slice() {
+        [org, repo] => (format!("{org}/{repo}"), MAIN, None),
+        [org, repo, "tree", revision] => (format!("{org}/{repo}"), *revision, None),
+        [org, repo, "blob" | "resolve", revision, .., file] => (format!("{org}/{repo}"), *revision, Some(*file)),
+        _ => return Err("it is the address of neither a repository nor a file of the hub".into()),
+    };
+    let mut source = hub_source(&format!("{repo}@{revision}"))?;
+    source.wanted = wanted.map(str::to_owned);
+    Ok(source)
+}
+
+/// For messages: who gives a password with an address does not want it in a log. Queries hold signatures.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+fn without_password(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(url) if url.has_host() => shown(&url),
+        _ => text.chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{HubSource, Source};
+
+    fn hub(repo: &str, revision: &str, wanted: Option<&str>) -> Source {
+        let [repo, revision] = [repo, revision].map(str::to_owned);
+        Source::Hub(HubSource { repo, revision, wanted: wanted.map(str::to_owned) })
+    }
+
+    #[test]
+    fn sources_of_each_kind_are_told_apart() {
+        for (text, source) in [
+            ("hf:Org/Repo-GGUF", hub("Org/Repo-GGUF", "main", None)),
+            ("hf:Org/Repo:Q8_0", hub("Org/Repo", "main", Some("Q8_0"))),
+            ("hf.co/Org/Repo:latest", hub("Org/Repo", "main", None)),
+            ("huggingface.co/Org/Repo@v1:q4_k_m", hub("Org/Repo", "v1", Some("q4_k_m"))),
+            ("https://huggingface.co/Org/Repo", hub("Org/Repo", "main", None)),
+            ("https://huggingface.co/Org/Repo/tree/dev", hub("Org/Repo", "dev", None)),
+            ("https://hf.co/Org/Repo/blob/main/sub/a.Q4_0.gguf", hub("Org/Repo", "main", Some("a.Q4_0.gguf"))),
+            ("https://hf.co/Org/Repo/resolve/main/a.gguf?download=true", hub("Org/Repo", "main", Some("a.gguf"))),
+            ("ollama:llama3:8b", Source::Ollama("llama3:8b".parse().expect("a name"))),
+            ("llama3", Source::Ollama("llama3".parse().expect("a name"))),
+        ] {
+            assert_eq!(text.parse::<Source>().expect(text), source);
+        }
+        let text = format!("https://example.com/a.gguf?sig=1#sha256={}", "0".repeat(64));
+        let Source::Url { url, digest } = text.parse().expect("a file") else { panic!("no file") };
+        assert_eq!((url.as_str(), digest.is_some()), ("https://example.com/a.gguf?sig=1", true));
+    }
+
+    #[test]
+    fn an_error_says_what_is_possible_and_keeps_passwords() {
+        for (text, word) in [
+            ("hf:repo", "hf:ORG/REPO"),
+            ("hf:a/b:", "hf:ORG/REPO"),
+            ("hf:../b", "begins with a dot"),
+            ("hf:a/b@x/../y", "hf:ORG/REPO"),
+            ("ollama:a/b/c/d", "three parts"),
+            ("https://user:secret@example.com/a.gguf#md5=1", "sha256=DIGEST"),
+            ("https://example.com/a.gguf#sha256=12", "64 hexadecimal"),
+        ] {
+            let error = text.parse::<Source>().expect_err(text).to_string();
+            assert!(error.contains(word) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(hf:|https://hf.co/|ollama:)?.{0,40}") {
+            let _ = text.parse::<Source>();
+        }
+    }
+}

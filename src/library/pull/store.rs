@@ -1,0 +1,286 @@
+//! shimmy's own models on disk: `manifests` that name `blobs`, as Ollama lays them out, and `partial` downloads.
+//!
+//! A model is there when its manifest is, and that is written last. What is half fetched lies in `partial`, where nobody looks
+//! for models.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::digest::Digest;
+use super::manifest::{Layer, Manifest};
+use super::model_name::ModelName;
+use crate::library::LayerKind;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{}: {error}", .path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error("no model {asked:?} in {}", .root.display())]
+    NoSuchModel { asked: String, root: PathBuf },
+    #[error("{asked:?} can mean {}; give the whole name", .names.join(" or "))]
+    Ambiguous { asked: String, names: Vec<String> },
+    #[error("blob {0} is not in the store")]
+    NoSuchBlob(Digest),
+    #[error("{}: {what}", .path.display())]
+    Damaged { path: PathBuf, what: String },
+}
+
+/// What a removal did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// As it is listed.
+    pub name: String,
+    /// Blobs that other models use, too, stay.
+    pub freed_bytes: u64,
+}
+
+/// The folder. It need not exist before something is written.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    #[must_use]
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs").join(digest.file_name())
+    }
+
+    #[must_use]
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blob(digest).is_file()
+    }
+
+    fn manifests(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
+    pub(super) fn partial(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    fn manifest_path(&self, name: &ModelName) -> PathBuf {
+        self.manifests().join(name.path())
+    }
+
+    /// The file of a model: its blob, or the first of its shards under a name that says so.
+    #[must_use]
+    pub fn model_file(&self, manifest: &Manifest) -> Option<PathBuf> {
+        let shards: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
+        let first = shards.first()?;
+        Some(if shards.len() > 1 { self.shard(&first.digest, 1, shards.len()) } else { self.blob(&first.digest) })
+    }
+
+    /// llama.cpp finds shards by their names, which blobs do not have.
+    fn shard(&self, first: &Digest, number: usize, count: usize) -> PathBuf {
+        self.root.join("shards").join(first.hex()).join(format!("model-{number:05}-of-{count:05}.gguf"))
+    }
+
+    /// Held by whoever writes a manifest or removes blobs, so that no model loses a blob that it was about to name.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        fs::create_dir_all(&self.root).map_err(at(&self.root))?;
+        let path = self.root.join(".lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        file.lock().map_err(at(&path))?;
+        Ok(file)
+    }
+
+    /// Makes a model known. Fails with [`StoreError::NoSuchBlob`] where one of its blobs has gone meanwhile.
+    ///
+    /// # Errors
+    /// Where a blob is missing or the folder cannot be written.
+    pub fn write(&self, name: &ModelName, manifest: &Manifest) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(manifest).map_err(|error| self.damaged(name, &error))?;
+        self.write_bytes(name, manifest, &text)
+    }
+
+    /// As [`Store::write`], with the bytes that a registry sent, whose digest others may compare.
+    pub(super) fn write_bytes(&self, name: &ModelName, manifest: &Manifest, text: &[u8]) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        if let Some(missing) = manifest.blobs().find(|layer| !self.has(&layer.digest)) {
+            return Err(StoreError::NoSuchBlob(missing.digest.clone()));
+        }
+        let shards: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
+        if let [first, _, ..] = shards.as_slice() {
+            for (index, layer) in shards.iter().enumerate() {
+                link(&self.blob(&layer.digest), &self.shard(&first.digest, index + 1, shards.len()))?;
+            }
+        }
+        write_file(&self.manifest_path(name), text)
+    }
+
+    /// Puts a small blob into the store.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn add_blob(&self, kind: LayerKind, bytes: &[u8]) -> Result<Layer, StoreError> {
+        let digest = Digest::of(bytes);
+        self.add_bytes(&digest, bytes)?;
+        Ok(Layer::new(kind, digest, bytes.len() as u64))
+    }
+
+    pub(super) fn add_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.has(digest) { Ok(()) } else { write_file(&self.blob(digest), bytes) }
+    }
+
+    /// All models that are whole enough to have a manifest that can be read.
+    #[must_use]
+    pub fn list(&self) -> Vec<(ModelName, Manifest)> {
+        let manifests = self.manifests();
+        let walk = WalkDir::new(&manifests).min_depth(4).max_depth(4).sort_by_file_name();
+        let read = |entry: walkdir::DirEntry| {
+            let path = entry.path().strip_prefix(&manifests).ok()?;
+            let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+            let [host, namespace, model, tag] = parts.as_slice() else { return None };
+            let name = ModelName::new(host, namespace, model, tag).ok()?;
+            let manifest = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
+            Some((name, manifest))
+        };
+        walk.into_iter().flatten().filter_map(read).collect()
+    }
+
+    /// The model that a user means.
+    ///
+    /// # Errors
+    /// Where there is none, or more than one.
+    pub fn find(&self, asked: &str) -> Result<(ModelName, Manifest), StoreError> {
+        let mut found: Vec<_> = self.list().into_iter().filter(|(name, _)| name.answers_to(asked)).collect();
+        match (found.pop(), found.is_empty()) {
+            (Some(one), true) => Ok(one),
+            (None, _) => Err(StoreError::NoSuchModel { asked: asked.into(), root: self.root.clone() }),
+            (Some(last), false) => {
+                found.push(last);
+                let names = found
+                    .iter()
+                    .map(|(name, _)| format!("{}/{}/{}:{}", name.host, name.namespace, name.model, name.tag));
+                Err(StoreError::Ambiguous { asked: asked.into(), names: names.collect() })
+            }
+        }
+    }
+
+    pub(super) fn get(&self, name: &ModelName) -> Option<Manifest> {
+        serde_json::from_slice(&fs::read(self.manifest_path(name)).ok()?).ok()
+    }
+
+    /// Gives a model a second name. No byte of it is copied.
+    ///
+    /// # Errors
+    /// As [`Store::find`] and [`Store::write`].
+    pub fn copy(&self, from: &str, to: &ModelName) -> Result<(), StoreError> {
+        let (name, manifest) = self.find(from)?;
+        let path = self.manifest_path(&name);
+        let text = fs::read(&path).map_err(at(&path))?;
+        self.write_bytes(to, &manifest, &text)
+    }
+
+    /// Takes a model's name away, and the blobs that no other model names.
+    ///
+    /// # Errors
+    /// As [`Store::find`], and where something cannot be removed.
+    pub fn remove(&self, asked: &str) -> Result<Removed, StoreError> {
+        let _lock = self.lock()?;
+        let (name, manifest) = self.find(asked)?;
+        let path = self.manifest_path(&name);
+        fs::remove_file(&path).map_err(at(&path))?;
+        for dir in path.ancestors().skip(1).take(3) {
+            // Those that hold others stay.
+            if fs::remove_dir(dir).is_err() {
+                break;
+            }
+        }
+        let freed_bytes = self.remove_unused(&manifest)?;
+        Ok(Removed { name: name.to_string(), freed_bytes })
+    }
+
+    fn remove_unused(&self, removed: &Manifest) -> Result<u64, StoreError> {
+        let others = self.list();
+        let used: HashSet<&Digest> =
+            others.iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| &layer.digest).collect();
+        let first = |manifest: &Manifest| manifest.of_kind(LayerKind::Model).next().map(|layer| layer.digest.clone());
+        if let Some(first) = first(removed)
+            && !others.iter().any(|(_, manifest)| self.model_file(manifest) == self.model_file(removed))
+        {
+            let dir = self.root.join("shards").join(first.hex());
+            ignore_missing(fs::remove_dir_all(&dir)).map_err(at(&dir))?;
+        }
+        let mut freed = 0;
+        let unused: HashSet<&Layer> = removed.blobs().filter(|layer| !used.contains(&layer.digest)).collect();
+        for layer in unused {
+            let path = self.blob(&layer.digest);
+            ignore_missing(fs::remove_file(&path)).map_err(at(&path))?;
+            freed += layer.size;
+        }
+        Ok(freed)
+    }
+
+    fn damaged(&self, name: &ModelName, error: &serde_json::Error) -> StoreError {
+        StoreError::Damaged { path: self.manifest_path(name), what: error.to_string() }
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+    move |error| StoreError::Io { path: path.to_owned(), error }
+}
+
+/// A second name for a file, which costs no space.
+fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let dir = to.parent().unwrap_or(to);
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result.map_err(at(to)),
+    }
+}
+
+/// Writes a file so that it is there as a whole or not at all, also after the power fails.
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(path);
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // A dot keeps it from being taken for a manifest or blob.
+    let temporary = path.with_file_name(format!(".{name}.{}-{}", std::process::id(), fastrand::u64(..)));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_dir(dir)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        StoreError::Io { path: path.to_owned(), error }
+    })
+}
+
+/// Makes names in a directory last. Elsewhere than on Unix the system does it by itself.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

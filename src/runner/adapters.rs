@@ -1,0 +1,126 @@
+//! The LoRA adapters of a loaded model, by name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use crate::engine::{AdapterSet, EngineAdapter};
+
+use super::error::RunnerError;
+use super::spec::LoraUse;
+
+/// See the module. What is replaced or taken out here is for the engine to let go of.
+#[derive(Debug, Default)]
+pub(super) struct Adapters {
+    loaded: RwLock<BTreeMap<String, Loaded>>,
+    /// Two requests that need the same file read it once.
+    loading: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    path: PathBuf,
+    adapter: EngineAdapter,
+}
+
+impl Adapters {
+    /// Where the adapter of this name was loaded from.
+    pub fn path_of(&self, name: &str) -> Option<PathBuf> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.get(name).map(|adapter| adapter.path.clone())
+    }
+
+    /// Has `load` read the file, unless that is done already and not to be done `again`. Returns the adapter whose place
+    /// the new one took.
+    pub fn load<E>(
+        &self,
+        name: &str,
+        path: &Path,
+        again: bool,
+        load: impl FnOnce() -> Result<EngineAdapter, E>,
+    ) -> Result<Option<EngineAdapter>, E> {
+        let is_there = || !again && self.path_of(name).as_deref() == Some(path);
+        if is_there() {
+            return Ok(None);
+        }
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_there() {
+            return Ok(None);
+        }
+        let new = Loaded { path: path.to_owned(), adapter: load()? };
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(loaded.insert(name.to_owned(), new).map(|old| old.adapter))
+    }
+
+    pub fn take(&self, name: &str) -> Option<EngineAdapter> {
+        self.loaded.write().unwrap_or_else(PoisonError::into_inner).remove(name).map(|old| old.adapter)
+    }
+
+    /// What a request that names these is computed with.
+    ///
+    /// # Errors
+    /// A name that none has.
+    pub fn set(&self, named: &[LoraUse]) -> Result<AdapterSet, RunnerError> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let find = |LoraUse { name, scale }: &LoraUse| match loaded.get(name) {
+            Some(found) => Ok((found.adapter.clone(), scale.unwrap_or(1.0))),
+            None => Err(RunnerError::BadRequest(format!("there is no adapter {name:?} ({})", listed(loaded.keys())))),
+        };
+        Ok(AdapterSet::new(named.iter().map(find).collect::<Result<Vec<_>, _>>()?))
+    }
+}
+
+/// Names of adapters for a message.
+pub fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() { "there are none".into() } else { format!("there are: {}", names.join(", ")) }
+}
+
+/// The names of adapters that are given as files only: those of the files, and a number where two have the same.
+#[must_use]
+pub fn adapter_names(paths: &[&Path]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(paths.len());
+    for path in paths {
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+        // A plus stands between names, a slash in a path of HTTP.
+        let bare = stem.replace(|c: char| c == '+' || c == '/' || c.is_whitespace(), "-");
+        let numbered = (2..).map(|n| format!("{bare}-{n}"));
+        let free = std::iter::once(bare.clone()).chain(numbered).find(|name| !names.contains(name));
+        names.extend(free);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Adapters, adapter_names};
+    use crate::engine::EngineAdapter;
+    use crate::runner::LoraUse;
+
+    #[test]
+    fn names_are_those_of_the_files() {
+        let names = adapter_names(&["/a/Poet v2.gguf", "/b/c+d.gguf", "/c/poet-v2.gguf"].map(Path::new));
+        assert_eq!(names, ["poet-v2", "c-d", "poet-v2-2"]);
+    }
+
+    #[test]
+    fn a_file_is_read_once_unless_it_is_to_be_read_again() {
+        let adapters = Adapters::default();
+        let load =
+            |path: &str, again| adapters.load("a", Path::new(path), again, || Ok::<_, ()>(EngineAdapter::new(())));
+        assert!(load("x", false).expect("loads").is_none());
+        assert!(load("x", false).expect("is there").is_none());
+        assert!(load("x", true).expect("loads").is_some(), "the old one's place is taken");
+        assert!(load("y", false).expect("another file").is_some());
+        let unread = adapters.load("a", Path::new("z"), false, || Err("unreadable")).expect_err("the old one stays");
+        assert_eq!((unread, adapters.path_of("a").as_deref()), ("unreadable", Some(Path::new("y"))));
+        let named = |name: &str| [LoraUse { name: name.into(), scale: None }];
+        assert!(adapters.set(&named("a")).is_ok());
+        let error = adapters.set(&named("b")).expect_err("unknown").to_string();
+        assert_eq!(error, "there is no adapter \"b\" (there are: a)");
+        assert!(adapters.take("a").is_some() && adapters.take("a").is_none());
+        assert!(adapters.set(&named("a")).expect_err("gone").to_string().ends_with("(there are none)"));
+    }
+}

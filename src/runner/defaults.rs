@@ -1,0 +1,147 @@
+//! What a request gets that leaves something open: a model's own defaults, and below them shimmy's.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chat::{Message, Role};
+use crate::engine::{SamplingParams, TokenId};
+
+use super::spec::{GenerateSpec, Input};
+
+/// What somebody says about sampling. What is `None` is left to the model's defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sampling {
+    pub temperature: Option<f32>,
+    pub top_k: Option<u32>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub typical_p: Option<f32>,
+    pub repeat_last_n: Option<u32>,
+    pub repeat_penalty: Option<f32>,
+    pub frequency_penalty: Option<f32>,
+    pub presence_penalty: Option<f32>,
+    pub seed: Option<u32>,
+    pub ignore_eos: bool,
+    pub logit_bias: Vec<(TokenId, f32)>,
+}
+
+impl Sampling {
+    /// What the sampler is told, with shimmy's defaults for all that is open.
+    #[must_use]
+    pub fn params(&self) -> SamplingParams {
+        let defaults = SamplingParams::default();
+        SamplingParams {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_k: self.top_k.unwrap_or(defaults.top_k),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            min_p: self.min_p.unwrap_or(defaults.min_p),
+            typical_p: self.typical_p.unwrap_or(defaults.typical_p),
+            repeat_last_n: self.repeat_last_n.unwrap_or(defaults.repeat_last_n),
+            repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            seed: self.seed,
+            ignore_eos: self.ignore_eos,
+            logit_bias: self.logit_bias.clone(),
+        }
+    }
+
+    /// # Errors
+    /// Names the first value that is out of range, what it was and what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        self.params().validate()
+    }
+
+    fn over(self, lower: &Self) -> Self {
+        Self {
+            temperature: self.temperature.or(lower.temperature),
+            top_k: self.top_k.or(lower.top_k),
+            top_p: self.top_p.or(lower.top_p),
+            min_p: self.min_p.or(lower.min_p),
+            typical_p: self.typical_p.or(lower.typical_p),
+            repeat_last_n: self.repeat_last_n.or(lower.repeat_last_n),
+            repeat_penalty: self.repeat_penalty.or(lower.repeat_penalty),
+            frequency_penalty: self.frequency_penalty.or(lower.frequency_penalty),
+            presence_penalty: self.presence_penalty.or(lower.presence_penalty),
+            seed: self.seed.or(lower.seed),
+            ignore_eos: self.ignore_eos,
+            logit_bias: self.logit_bias,
+        }
+    }
+}
+
+/// A model's own defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerateDefaults {
+    pub sampling: Sampling,
+    /// Tokens.
+    pub max_tokens: Option<u32>,
+    /// For requests that name no stop strings.
+    pub stop: Vec<String>,
+    /// For conversations without a system turn.
+    pub system: Option<String>,
+}
+
+impl GenerateDefaults {
+    /// The request with these defaults in it.
+    #[must_use]
+    pub fn apply<'a>(&self, spec: &'a GenerateSpec) -> Cow<'a, GenerateSpec> {
+        if *self == Self::default() {
+            return Cow::Borrowed(spec);
+        }
+        let mut spec = spec.clone();
+        spec.sampling = spec.sampling.over(&self.sampling);
+        spec.max_tokens = spec.max_tokens.or(self.max_tokens);
+        if spec.stop.is_empty() {
+            spec.stop.clone_from(&self.stop);
+        }
+        if let (Input::Messages(messages), Some(system)) = (&mut spec.input, &self.system)
+            && messages.iter().all(|message| message.role != Role::System)
+        {
+            messages.insert(0, Message::new(Role::System, system));
+        }
+        Cow::Owned(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GenerateDefaults, Sampling};
+    use crate::chat::{Message, Role};
+    use crate::runner::{GenerateSpec, Input};
+
+    fn defaults() -> GenerateDefaults {
+        GenerateDefaults {
+            sampling: Sampling { temperature: Some(0.25), top_k: Some(7), ..Sampling::default() },
+            max_tokens: Some(12),
+            stop: vec!["END".into()],
+            system: Some("Be brief.".into()),
+        }
+    }
+
+    #[test]
+    fn a_request_wins_over_its_models_defaults_and_they_over_ours() {
+        let mut spec = GenerateSpec::new("m", Input::Messages(vec![Message::new(Role::User, "Hi")]));
+        spec.sampling.top_k = Some(3);
+        let applied = defaults().apply(&spec).into_owned();
+        let params = applied.sampling.params();
+        assert_eq!((params.temperature, params.top_k, params.top_p), (0.25, 3, 0.95));
+        assert_eq!((applied.max_tokens, applied.stop), (Some(12), vec!["END".to_owned()]));
+        let Input::Messages(messages) = applied.input else { panic!("still messages") };
+        assert_eq!(messages, [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hi")]);
+    }
+
+    #[test]
+    fn what_a_request_says_stays() {
+        let messages = vec![Message::new(Role::System, "Rhyme."), Message::new(Role::User, "Hi")];
+        let mut spec = GenerateSpec::new("m", Input::Messages(messages));
+        spec.sampling = Sampling { temperature: Some(0.0), top_k: Some(1), ..Sampling::default() };
+        (spec.max_tokens, spec.stop) = (Some(1), vec!["x".into()]);
+        assert_eq!(*defaults().apply(&spec), spec);
+        let raw = GenerateSpec::new("m", Input::Raw("Once".into()));
+        assert_eq!(defaults().apply(&raw).input, raw.input, "a raw prompt is sent as it is");
+    }
+}

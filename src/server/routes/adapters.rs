@@ -1,0 +1,52 @@
+//! `/api/adapters`: LoRA adapters that are loaded and unloaded while their model serves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::generate::blocking;
+use crate::api::shimmy::AdapterRequest;
+use crate::registry::AdapterChange;
+use crate::server::error::ApiError;
+use crate::server::extract::JsonBody;
+use crate::server::state::AppState;
+
+#[derive(Debug, Deserialize)]
+pub(in crate::server) struct OfModel {
+    model: Option<String>,
+}
+
+pub(in crate::server) async fn list(
+    State(state): State<AppState>,
+    Query(of): Query<OfModel>,
+) -> Result<Json<Value>, ApiError> {
+    let registry = Arc::clone(&state.registry);
+    let found = blocking(move || Ok(registry.adapters(of.model.as_deref())?));
+    Ok(Json(json!({ "adapters": found.await? })))
+}
+
+pub(in crate::server) async fn load(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let AdapterRequest { model, name, path, scale, default } = AdapterRequest::from_value(body)?;
+    let change = AdapterChange { name, path: path.map(PathBuf::from), scale, default };
+    let registry = Arc::clone(&state.registry);
+    let status = blocking(move || Ok(registry.load_adapter(&model, change)?));
+    Ok(Json(json!(status.await?)))
+}
+
+pub(in crate::server) async fn unload(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    Query(of): Query<OfModel>,
+) -> Result<Json<Value>, ApiError> {
+    let registry = Arc::clone(&state.registry);
+    let asked = name.clone();
+    let model = blocking(move || Ok(registry.unload_adapter(&asked, of.model.as_deref())?));
+    Ok(Json(json!({ "name": name, "model": model.await?, "unloaded": true })))
+}
