@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds shimmy with its backends as modules and puts all that it needs into one directory, which can be moved to
 # another machine: scripts/bundle.sh DIR [FEATURE…], e.g. scripts/bundle.sh dist llama-vulkan llama-cuda
+# BUNDLE_PROFILE is cargo's profile, release if it is not set.
 set -euo pipefail
 [ $# -gt 0 ] || { echo "usage: scripts/bundle.sh DIR [FEATURE...]" >&2; exit 2; }
 mkdir -p "$1"
@@ -11,7 +12,7 @@ cd "$(dirname "$0")/.."
 features=$(IFS=,; echo "dynamic-backends${*:+,$*}")
 # It looks for libraries beside itself only. In target/ it finds none; the next build there makes it as it was.
 export SHIMMY_BUNDLE=1
-build=(cargo build --release --bin shimmy --features "$features")
+build=(cargo build --profile "${BUNDLE_PROFILE:-release}" --bin shimmy --features "$features")
 scripts/build.py -- "${build[@]}"
 # Everything is built now, and cargo tells where.
 mapfile -t made < <("${build[@]}" --message-format=json 2>/dev/null | python3 -c '

@@ -4,14 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ $# -gt 0 ] || set -- opencl rpc vulkan dynamic
+[ $# -gt 0 ] || set -- opencl dynamic vulkan rpc
 for name in "$@"; do
     # A shell of its own: what one backend's environment needs must not set off rebuilds of the next.
     (
         case "$name" in
             vulkan | dynamic) eval "$(scripts/vulkan_deps.sh)" ;;
             opencl) scripts/opencl_deps.sh ;;
-            # The registry's copy of the pin leaves this backend out; the newer revision has it.
+            # The registry's copy of the pin leaves this backend out; the newer revision has it. What shows that the
+            # shim fits that revision runs in the same build.
             rpc) LLAMA_CPP_DIR=$(scripts/newer_revision.sh) && export LLAMA_CPP_DIR ;;
             *) echo "test_backends: error: no backend \`$name\` here; there are opencl, rpc, vulkan and dynamic" >&2; exit 1 ;;
         esac
@@ -21,7 +22,9 @@ for name in "$@"; do
         scripts/build.py -- cargo test --no-run -p llama-sys --features "$sys"
         cargo test -p llama-sys --features "$sys"
         scripts/build.py -- cargo test --no-run --features "$features" --test it
-        cargo test --features "$features" --test it -- --nocapture backends modules
+        tests=(backends modules)
+        [ "$name" != rpc ] || tests+=(smoke)
+        cargo test --features "$features" --test it -- --nocapture "${tests[@]}"
         if [ "$name" = vulkan ] || [ "$name" = dynamic ]; then
             # llama.cpp passes over software devices unless they are named. With it, a model runs through Vulkan here.
             echo "== the same on Vulkan's first device"
@@ -32,7 +35,8 @@ for name in "$@"; do
             cargo test --lib --features "$features" modules
             dist=$(mktemp -d)
             trap 'rm -rf "$dist"' EXIT
-            scripts/bundle.sh "$dist" llama-vulkan
+            # What was built above, linked anew: the release profile would compile all of it again.
+            BUNDLE_PROFILE=dev scripts/bundle.sh "$dist" llama-vulkan
             "$dist/shimmy" --gpu-backend cpu gpu-info
         fi
     )
