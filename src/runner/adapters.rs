@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use crate::engine::{AdapterSet, EngineAdapter};
+use crate::engine::{AdapterSet, EngineAdapter, EngineHandle};
 
 use super::error::RunnerError;
 use super::spec::LoraUse;
 
-/// See the module. What is replaced or taken out here is for the engine to let go of.
+/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Adapters {
     loaded: RwLock<BTreeMap<String, Loaded>>,
@@ -52,7 +52,28 @@ impl Adapters {
         Ok(loaded.insert(name.to_owned(), new).map(|old| old.adapter))
     }
 
-    pub fn take(&self, name: &str) -> Option<EngineAdapter> {
+    /// [`load`](Self::load) beside an engine, which lets go of the adapter that was replaced.
+    pub fn load_into<E>(
+        &self,
+        engine: &EngineHandle,
+        name: &str,
+        path: &Path,
+        again: bool,
+        load: impl FnOnce() -> Result<EngineAdapter, E>,
+    ) -> Result<(), E> {
+        if let Some(old) = self.load(name, path, again, load)? {
+            engine.unload_adapter(&old);
+        }
+        Ok(())
+    }
+
+    /// Has the engine let go of the adapter. `false` where none has the name.
+    pub fn unload(&self, engine: &EngineHandle, name: &str) -> bool {
+        let old = self.take(name);
+        old.inspect(|adapter| engine.unload_adapter(adapter)).is_some()
+    }
+
+    fn take(&self, name: &str) -> Option<EngineAdapter> {
         self.loaded.write().unwrap_or_else(PoisonError::into_inner).remove(name).map(|old| old.adapter)
     }
 

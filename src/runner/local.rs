@@ -227,18 +227,11 @@ impl Runner for LocalRunner {
 
     fn load_adapter(&self, name: &str, path: &Path, again: bool) -> Result<(), LoadError> {
         let load = || Adapter::load(&self.model, path).map(EngineAdapter::new).map_err(load_error);
-        if let Some(old) = self.adapters.load(name, path, again, load)? {
-            self.engine.unload_adapter(&old);
-        }
-        Ok(())
+        self.adapters.load_into(&self.engine, name, path, again, load)
     }
 
     fn unload_adapter(&self, name: &str) -> bool {
-        let old = self.adapters.take(name);
-        if let Some(adapter) = &old {
-            self.engine.unload_adapter(adapter);
-        }
-        old.is_some()
+        self.adapters.unload(&self.engine, name)
     }
 
     fn adapter(&self, name: &str) -> Option<PathBuf> {

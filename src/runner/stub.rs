@@ -269,18 +269,11 @@ impl Runner for StubRunner {
             }
             Err(LoadError::Failed(format!("{}: is no LoRA adapter", path.display())))
         };
-        if let Some(old) = self.adapters.load(name, path, again, load)? {
-            self.engine.unload_adapter(&old);
-        }
-        Ok(())
+        self.adapters.load_into(&self.engine, name, path, again, load)
     }
 
     fn unload_adapter(&self, name: &str) -> bool {
-        let old = self.adapters.take(name);
-        if let Some(adapter) = &old {
-            self.engine.unload_adapter(adapter);
-        }
-        old.is_some()
+        self.adapters.unload(&self.engine, name)
     }
 
     fn adapter(&self, name: &str) -> Option<PathBuf> {
