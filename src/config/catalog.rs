@@ -247,10 +247,7 @@ impl Config {
                 let why = format!("{0} is not on this machine; fetch it with: shimmy pull {0}", source.value);
                 Located::at(ModelSource::Absent { why })
             };
-            return Ok(found
-                .iter()
-                .find(|model| is_from(&model.name, &model.path, &source.value))
-                .map_or_else(absent, Located::found));
+            return Ok(found.iter().find(|model| is_from(model, &source.value)).map_or_else(absent, Located::found));
         }
         let problem = |origin, message: String| Problem::new(&self.file.text, bytes(origin), message);
         // Neither a path nor a source: a model that was found, under the base's name or its own.

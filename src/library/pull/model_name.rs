@@ -52,6 +52,13 @@ impl ModelName {
         [&self.host, &self.namespace, &self.model, &self.tag].iter().collect()
     }
 
+    /// With everything that may be left out.
+    #[must_use]
+    pub fn full(&self) -> String {
+        let Self { host, namespace, model, tag } = self;
+        format!("{host}/{namespace}/{model}:{tag}")
+    }
+
     /// Whether a user who writes `asked` can mean this one: the host and the usual namespace may be left out.
     #[must_use]
     pub fn answers_to(&self, asked: &str) -> bool {
@@ -60,9 +67,9 @@ impl ModelName {
             |name: &str| if last_part(name).contains(':') { name.to_owned() } else { format!("{name}:{LATEST}") };
         let asked = tagged(&asked);
         let short = self.to_string();
-        let Self { host, namespace, model, tag } = self;
+        let Self { namespace, model, tag, .. } = self;
         let middle = format!("{namespace}/{model}:{tag}").to_lowercase();
-        let full = format!("{host}/{namespace}/{model}:{tag}").to_lowercase();
+        let full = self.full().to_lowercase();
         [short, middle, full].contains(&asked)
     }
 }

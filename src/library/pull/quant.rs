@@ -87,7 +87,7 @@ pub(super) fn choose(repo: &str, files: &[RepoFile], wanted: Option<&str>) -> Re
             advice: format!("{repo} is not complete; choose another quantization"),
         });
     }
-    let label = variant.label.clone().unwrap_or_else(|| file_name(&variant.stem).to_owned());
+    let label = label_of_file(&variant.stem);
     Ok(Choice { label, files: variant.parts.values().cloned().collect(), projector: projector(&projectors) })
 }
 
@@ -114,6 +114,12 @@ fn shard(stem: &str) -> Option<(&str, u32, u32)> {
     let read = |text: &str| if text.len() == 5 { text.parse::<u32>().ok() } else { None };
     let (number, total) = (read(number)?, read(total)?);
     (1..=total).contains(&number).then_some((whole, number, total))
+}
+
+/// What tells a file from the others of its repository. `path` is without extension, with or without a shard's number.
+pub(super) fn label_of_file(path: &str) -> String {
+    let whole = shard(path).map_or(path, |(whole, ..)| whole);
+    label(whole).unwrap_or_else(|| file_name(whole).to_owned())
 }
 
 /// The quantisation that a path ends in, or that its directory is named after.

@@ -6,7 +6,9 @@ use reqwest::Url;
 
 use super::digest::Digest;
 use super::error::PullError;
-use super::model_name::ModelName;
+use super::model_name::{ModelName, as_part};
+use super::quant;
+use crate::library::untagged;
 
 /// The part of a hub's repository that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +48,32 @@ impl FromStr for Source {
         }
         let name = text.strip_prefix("ollama:").unwrap_or(text);
         name.parse().map(Self::Ollama).map_err(|error: super::model_name::NotAName| bad(error.why))
+    }
+}
+
+impl Source {
+    /// Whether the store keeps what this names under `full`, a model's name with its host. Whatever the revision was.
+    #[must_use]
+    pub fn is_stored_as(&self, full: &str) -> bool {
+        let full = untagged(full);
+        match self {
+            Self::Ollama(name) => untagged(&name.full()) == full,
+            Self::Hub(source) => {
+                let rest = full.strip_prefix(&format!("hf.co/{}", source.repo.to_lowercase()));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+                    && source.tag().is_none_or(|tag| rest == Some(&format!(":{tag}")))
+            }
+            Self::Url { .. } => false,
+        }
+    }
+}
+
+impl HubSource {
+    /// The tag that the wanted file's model has in the store.
+    fn tag(&self) -> Option<String> {
+        let wanted = self.wanted.as_ref()?.to_lowercase();
+        let stem = wanted.strip_suffix(".gguf").unwrap_or(&wanted);
+        Some(as_part(&quant::label_of_file(stem)).to_lowercase())
     }
 }
 
@@ -143,6 +171,25 @@ mod tests {
         let text = format!("https://example.com/a.gguf?sig=1#sha256={}", "0".repeat(64));
         let Source::Url { url, digest } = text.parse().expect("a file") else { panic!("no file") };
         assert_eq!((url.as_str(), digest.is_some()), ("https://example.com/a.gguf?sig=1", true));
+    }
+
+    #[test]
+    fn what_was_fetched_is_known_by_its_name_in_the_store() {
+        let stored = "hf.co/org/repo-gguf:q4_k_m";
+        for source in ["hf:Org/Repo-GGUF", "hf:org/repo-gguf@v1:Q4_K_M", "hf:org/repo-gguf:m-00001-of-00002.gguf"] {
+            let is_there = source.parse::<Source>().expect(source).is_stored_as(stored);
+            assert_eq!(is_there, !source.contains("00001"), "{source}");
+        }
+        for source in ["hf:Org/Repo-GGUF:M.Q4_K_M.gguf", "hf:Org/Repo-GGUF:m-q4_k_m-00001-of-00002.gguf"] {
+            assert!(source.parse::<Source>().expect(source).is_stored_as(stored), "{source}");
+        }
+        for source in ["hf:org/repo-gguf:q8_0", "hf:org/repo", "ollama:org/repo-gguf:q4_k_m", "https://e.org/m.gguf"] {
+            assert!(!source.parse::<Source>().expect(source).is_stored_as(stored), "{source}");
+        }
+        let is_llama = |source: &str| {
+            source.parse::<Source>().expect("a source").is_stored_as("registry.ollama.ai/library/llama3:latest")
+        };
+        assert!(is_llama("ollama:llama3") && is_llama("ollama:Llama3:latest") && !is_llama("ollama:llama3:8b"));
     }
 
     #[test]

@@ -85,6 +85,24 @@ fn what_is_there_is_not_fetched_again_after_a_kill() {
 }
 
 #[test]
+fn a_source_of_the_config_file_is_what_was_fetched_from_there() {
+    let (fake, cache) = (Fake::start(), tempfile::tempdir().unwrap());
+    fake.repository("Org/M-GGUF", &[("M-Q4_0.gguf", &model(1, 1))]);
+    let config = cache.path().join("config.toml");
+    std::fs::write(&config, "[models.mine]\nsource = 'hf:Org/M-GGUF:Q4_0'\n").unwrap();
+    let path = || {
+        let args = ["list", "--json", "--config", config.to_str().unwrap()];
+        let output = shimmy().env("XDG_CACHE_HOME", cache.path()).args(args).output().unwrap();
+        let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mine = listed["models"].as_array().unwrap().iter().find(|model| model["name"] == "mine").cloned();
+        mine.unwrap()["path"].as_str().map(str::to_owned)
+    };
+    assert_eq!(path(), None, "it is not there yet");
+    assert!(pull(cache.path(), &fake, "hf:Org/M-GGUF:Q4_0").output().unwrap().status.success());
+    assert!(path().unwrap().contains("/blobs/"));
+}
+
+#[test]
 fn events_are_lines_of_json_and_errors_end_with_one() {
     let (fake, cache) = (Fake::start(), tempfile::tempdir().unwrap());
     fake.repository("Org/M-GGUF", &[("M-Q4_0.gguf", &model(1, 1))]);
