@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::setting::{Entry, Section};
-use super::{Catalog, Config, ConfigError, File};
+use super::{Catalog, Config, ConfigError, File, ServerSettings};
 use crate::registry::Registry;
 
 /// Settings of the server that take effect at once.
@@ -16,6 +16,8 @@ const AT_START: &[&str] = &["model"];
 /// The configuration that is in force, and the registry that follows it.
 #[derive(Debug)]
 pub struct Live {
+    /// What the server runs with.
+    started: ServerSettings,
     config: Config,
     catalog: Catalog,
     registry: Arc<Registry>,
@@ -32,7 +34,7 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// Whether some alias means something else now.
     pub aliases: bool,
-    /// Settings that changed in the file and wait for a restart.
+    /// Settings that the server does not run with before it is started anew.
     pub needs_restart: Vec<&'static str>,
 }
 
@@ -47,7 +49,7 @@ impl Live {
         warn(&config.file);
         let registry = Arc::new(config.empty_registry());
         catalog.fill(&registry);
-        Ok(Self { config, catalog, registry, named })
+        Ok(Self { started: config.server(), config, catalog, registry, named })
     }
 
     #[must_use]
@@ -69,7 +71,8 @@ impl Live {
         let catalog = config.catalog();
         config.check(&catalog)?;
         warn(&config.file);
-        let mut changes = Changes { needs_restart: needs_restart(&self.config, &config), ..Changes::default() };
+        let mut changes =
+            Changes { needs_restart: needs_restart(&self.started, &config.server()), ..Changes::default() };
         self.registry.set_defaults(config.load_defaults());
         for name in self.catalog.models.keys().filter(|name| !catalog.models.contains_key(*name)) {
             self.registry.remove(name);
@@ -106,8 +109,8 @@ fn warn(file: &File) {
     }
 }
 
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let (old, new) = (old.server().entries(), new.server().entries());
+fn needs_restart(started: &ServerSettings, new: &ServerSettings) -> Vec<&'static str> {
+    let (old, new) = (started.entries(), new.entries());
     let value = |entry: &Entry| entry.set.as_ref().map(|(toml, _)| toml.clone());
     let differ = old.iter().zip(&new).filter(|(old, new)| value(old) != value(new)).map(|(_, new)| new.key);
     differ.filter(|key| !LIVE.contains(key) && !AT_START.contains(key)).collect()
