@@ -41,11 +41,23 @@ impl Problem {
     }
 }
 
-/// Whether the setting that the text ends in is a list of keys.
+/// Whether the last line speaks of keys, however that is spelled, or the setting that the text ends in is a list of them.
 fn is_secret(text: &str) -> bool {
+    let text = text.to_lowercase().replace('-', "_").replace("api_key_file", "");
+    if text.lines().next_back().is_some_and(|line| line.contains("api_key")) {
+        return true;
+    }
     let names = text.lines().rev().filter_map(|line| line.split_once('=').map(|(name, _)| name.trim()));
-    let mut bare = names.filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
-    bare.next().is_some_and(|name| name.starts_with("api_key") && name != "api_key_file")
+    let mut settings = names.filter(|name| is_key(name));
+    settings.next().is_some_and(|name| name.contains("api_key"))
+}
+
+/// Whether it is a name in TOML: words with dots between them, each as it is or between quotes.
+fn is_key(text: &str) -> bool {
+    let is_bare = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let unquoted =
+        |word: &str, quote| word.strip_prefix(quote).and_then(|word| word.strip_suffix(quote)).is_some_and(is_bare);
+    text.split('.').map(str::trim).all(|word| is_bare(word) || unquoted(word, '"') || unquoted(word, '\''))
 }
 
 impl fmt::Display for Problem {

@@ -237,6 +237,18 @@ fn a_line_that_may_hold_a_key_is_not_shown() {
         let error = error(text);
         assert!(error.contains("this is no TOML") && !error.contains("secret") && !error.contains("more"), "{error}");
     }
+    for text in [
+        "api-key = 'secret'",
+        "API_KEYS = ['secret']",
+        "\"api_key\" = ['secret', 5]",
+        "server.api_key = 'secret'",
+        "server = { api_key = 'secret' }",
+        "\"api-key\" = [\n'secret' 3]",
+        "'api_key' = [\n'secret', 5]",
+    ] {
+        assert!(!error(text).contains("secret"), "{}", error(text));
+    }
+    assert!(error("api_key_file = 5").contains("api_key_file = 5"), "a file's name is no key");
 }
 
 #[test]
