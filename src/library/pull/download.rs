@@ -102,6 +102,8 @@ pub(super) async fn fetch(way: Way<'_>, wanted: &Wanted) -> Result<(Digest, u64)
         }
     }
     partial.save().await?;
+    // An earlier attempt that left no note may have written more.
+    partial.file().set_len(partial.covered()).map_err(disk(partial.path()))?;
     let digest = verify(way, wanted, &partial).await?;
     let size = partial.covered();
     partial.finish(way.store, &digest)?;

@@ -222,6 +222,17 @@ fn a_full_disk_is_said_to_be_full() {
 }
 
 #[test]
+fn what_an_attempt_without_a_note_left_does_not_stay_at_the_end() {
+    let (fake, dir, bytes, urls) = served();
+    std::fs::create_dir_all(dir.path().join("partial")).unwrap();
+    let partial = dir.path().join("partial").join(format!("url-{}", Digest::of(urls[0].as_bytes()).hex()));
+    std::fs::write(&partial, vec![7; bytes.len() + 1000]).unwrap();
+    let (pulled, _) = fetch(&urls[0], &settings(dir.path(), &fake)).unwrap();
+    assert!(std::fs::read(pulled.path).unwrap() == bytes, "the same bytes");
+    assert!(!partial.exists());
+}
+
+#[test]
 fn two_who_want_the_same_share_one_download() {
     let (fake, dir, bytes, urls) = served();
     fake.always(Some(Fault::Slow(Duration::from_millis(5))));
