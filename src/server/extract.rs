@@ -2,9 +2,10 @@
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -57,6 +58,20 @@ impl FromRequestParts<AppState> for PathName {
             .await
             .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
         Ok(Self(name))
+    }
+}
+
+/// The parameters behind a path's question mark.
+pub(super) struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for QueryOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let Query(parameters) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", e.body_text())))?;
+        Ok(Self(parameters))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::generate::blocking;
 use crate::api::shimmy::AdapterRequest;
 use crate::registry::AdapterChange;
 use crate::server::error::ApiError;
-use crate::server::extract::JsonBody;
+use crate::server::extract::{JsonBody, PathName, QueryOf};
 use crate::server::state::AppState;
 
 #[derive(Debug, Deserialize)]
@@ -22,7 +22,7 @@ pub(in crate::server) struct OfModel {
 
 pub(in crate::server) async fn list(
     State(state): State<AppState>,
-    Query(of): Query<OfModel>,
+    QueryOf(of): QueryOf<OfModel>,
 ) -> Result<Json<Value>, ApiError> {
     let registry = Arc::clone(&state.registry);
     let found = blocking(move || Ok(registry.adapters(of.model.as_deref())?));
@@ -42,8 +42,8 @@ pub(in crate::server) async fn load(
 
 pub(in crate::server) async fn unload(
     State(state): State<AppState>,
-    Path(name): Path<String>,
-    Query(of): Query<OfModel>,
+    PathName(name): PathName,
+    QueryOf(of): QueryOf<OfModel>,
 ) -> Result<Json<Value>, ApiError> {
     let registry = Arc::clone(&state.registry);
     let asked = name.clone();
