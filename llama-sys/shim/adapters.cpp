@@ -42,7 +42,9 @@ void settle(llama_context * ctx, uint32_t * reserved_nodes) {
     try {
         ctx->sched_reserve();
     } catch (...) {
-        due = true;
+        // What was reserved before is gone.
+        due             = true;
+        *reserved_nodes = 0;
         throw;
     }
     *reserved_nodes = nodes;

@@ -23,8 +23,8 @@ const PARALLEL_LOGITS: usize = 1 << 20;
 pub(super) struct LlamaForward {
     context: Context,
     batch: Batch,
-    /// What the context computes with.
-    adapters: AdapterSet,
+    /// What the context computes with; `None` where a change of it failed half-way.
+    adapters: Option<AdapterSet>,
     vocab: Vocab,
     abort: AbortFlag,
     seqs: Vec<SeqId>,
@@ -101,7 +101,7 @@ impl LlamaForward {
             .flatten();
         Ok(Self {
             batch: Batch::new(&context),
-            adapters: adapters.clone(),
+            adapters: Some(adapters.clone()),
             vocab: model.vocab()?,
             abort: context.abort_flag(),
             context,
@@ -117,9 +117,10 @@ impl LlamaForward {
 
     /// Nothing to do, in most passes.
     fn attach(&mut self, adapters: &AdapterSet) -> Result<(), LlamaError> {
-        if self.adapters != *adapters {
+        if self.adapters.as_ref() != Some(adapters) {
+            self.adapters = None;
             self.context.set_adapters(&adapters.weights::<Adapter>())?;
-            self.adapters = adapters.clone();
+            self.adapters = Some(adapters.clone());
         }
         Ok(())
     }
@@ -215,7 +216,7 @@ impl Forward for LlamaForward {
     }
 
     fn let_go(&mut self) {
-        if self.adapters.is_stale()
+        if self.adapters.as_ref().is_none_or(AdapterSet::is_stale)
             && let Err(error) = self.attach(&AdapterSet::default())
         {
             tracing::error!(%error, "an unloaded adapter stays in memory");

@@ -11,13 +11,13 @@ use super::run::Engine;
 use super::sequence::{Sequence, Step};
 
 impl<F: Forward> Engine<F> {
-    /// Computes the plan's rows, samples where a sequence has caught up, and emits.
+    /// Computes the plan's rows, of which there are some, samples where a sequence has caught up, and emits.
     pub(super) fn pass(&mut self) {
         self.fill_rows();
         self.begin_pass();
-        let adapters = self.plan.shares.first().map(|share| self.running[share.index].adapters.clone());
+        let adapters = &self.running[self.plan.shares[0].index].adapters;
         let start = Instant::now();
-        let result = self.forward.decode(&self.rows, &adapters.unwrap_or_default());
+        let result = self.forward.decode(&self.rows, adapters);
         let took = self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         self.end_pass();
         tracing::trace!(rows = self.rows.len(), sequences = self.plan.shares.len(), took_us = took.as_micros(), "pass");

@@ -143,6 +143,8 @@ impl<F: Forward> Engine<F> {
                 let due = deadline(self.prompt_clock, request.prompt.len(), request.priority);
                 let events = request.events.clone();
                 let logprobs = request.logprobs;
+                // It was on its way here when its adapter was unloaded.
+                self.unloading |= request.adapters.is_stale();
                 match Sequence::new(&self.forward, request, due) {
                     Ok((sequence, sampler)) => {
                         self.waiting.push((sequence, Lane { logprobs, ..Lane::new(sampler) }));

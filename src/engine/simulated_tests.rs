@@ -422,6 +422,21 @@ fn an_unloaded_adapter_goes_with_its_last_sequence() {
 }
 
 #[test]
+fn a_request_that_comes_after_its_adapter_was_unloaded_keeps_nothing_of_it() {
+    let mut world = World::new(machine(), 8, false, 0);
+    let (weights, adapter) = Pool::load(7);
+    let set = AdapterSet::new([(adapter.clone(), 1.0)]);
+    adapter.set_unloaded();
+    world.engine.take(Command::Unloaded(adapter.id()));
+    world.step();
+    world.arrive_with(&set, prompt(51), 3, Priority::Normal);
+    drop((adapter, set));
+    world.finish(1000);
+    world.clients.clear();
+    assert_eq!(Arc::strong_count(&weights), 1);
+}
+
+#[test]
 fn readers_that_stand_still_do_not_hold_all_places() {
     let machine = Machine { n_cells: 9000, n_ctx_seq: 4000, ..machine() };
     let mut world = World::new(machine, 2, false, 0);

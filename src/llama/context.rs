@@ -419,10 +419,13 @@ impl Context {
         });
         drop(guard);
         self.reserved_nodes = reserved_nodes;
-        check("setting adapters", status, log)?;
+        let new = adapters.iter().map(|(adapter, _)| adapter.clone()).collect();
         // The old ones are dropped only now, when llama.cpp no longer points at them.
-        self.adapters = adapters.iter().map(|(adapter, _)| adapter.clone()).collect();
-        Ok(())
+        let old = std::mem::replace(&mut self.adapters, new);
+        check("setting adapters", status, log).inspect_err(|_| {
+            // It may point at the old ones or at the new ones.
+            self.adapters.extend(old);
+        })
     }
 
     /// The KV cache of this context.
