@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::entry::Entry;
 use super::error::RegistryError;
 use super::{Lease, Registry};
 use crate::gguf;
 use crate::library::nearest;
-use crate::runner::{GenerateSpec, LoraUse, Runner, RunnerError, adapter_names, listed};
+use crate::runner::{GenerateSpec, LoraUse, RunnerError, adapter_names, listed};
 
 /// An adapter that requests for a model can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,11 +66,19 @@ pub enum AdapterError {
 type Table = BTreeMap<(String, String), AdapterSpec>;
 
 #[derive(Debug, Default)]
-pub(super) struct Adapters(Mutex<Table>);
+pub(super) struct Adapters {
+    table: Mutex<Table>,
+    /// Held while the table and what a model has loaded are brought together.
+    changing: Mutex<()>,
+}
 
 impl Adapters {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, model: &str, name: &str) -> Option<AdapterSpec> {
@@ -84,16 +93,11 @@ impl Adapters {
         self.lock().keys().filter(|(of, _)| of == model).map(|(_, name)| name.clone()).collect()
     }
 
-    /// Those for requests that name none; `None` where nothing is known about this model's adapters.
-    fn usual(&self, model: &str) -> Option<Vec<LoraUse>> {
+    /// Those for requests that name none.
+    fn usual(&self, model: &str) -> Vec<LoraUse> {
         let table = self.lock();
-        let mut own = table.iter().filter(|((of, _), _)| of == model).peekable();
-        own.peek()?;
-        Some(
-            own.filter(|(_, spec)| spec.default)
-                .map(|((_, name), _)| LoraUse { name: name.clone(), scale: None })
-                .collect(),
-        )
+        let usual = table.iter().filter(|((of, _), spec)| of == model && spec.default);
+        usual.map(|((_, name), _)| LoraUse { name: name.clone(), scale: None }).collect()
     }
 
     /// Other adapters than before are the ones that a model is loaded with. Those that somebody else added stay.
@@ -134,13 +138,14 @@ impl Registry {
     }
 
     fn adapter_status(&self, model: String, name: String, spec: AdapterSpec) -> AdapterStatus {
-        let loaded = self.loaded(&model).and_then(|runner| runner.adapter(&name)).is_some_and(|path| path == spec.path);
+        let of_model = |entry: Arc<Entry>| self.pool.look_at_loaded(entry.id(), |runner| runner.adapter(&name));
+        let loaded = self.find(&model).ok().and_then(of_model).flatten().is_some_and(|path| path == spec.path);
         let path = spec.path.display().to_string();
         AdapterStatus { name, model, path, scale: spec.scale, default: spec.default, loaded }
     }
 
-    fn loaded(&self, model: &str) -> Option<Arc<dyn Runner>> {
-        self.find(model).ok().and_then(|entry| self.pool.loaded(entry.id()))
+    fn lend_loaded(&self, model: &str) -> Option<Lease> {
+        self.find(model).ok().and_then(|entry| self.pool.lend_loaded(entry.id()))
     }
 
     /// Loads an adapter, loads one again, or changes how one is used. A model that is not loaded stays so: then the file is
@@ -158,6 +163,7 @@ impl Registry {
         if let Some(scale) = change.scale.filter(|scale| !scale.is_finite()) {
             return Err(AdapterError::Refused(format!("scale is {scale}; it must be a finite number")));
         }
+        let _changing = self.adapters.change();
         let known = self.adapters.get(&base.name, &name);
         let Some(path) = change.path.clone().or_else(|| known.as_ref().map(|known| known.path.clone())) else {
             let there = self.adapters.names(&base.name);
@@ -169,9 +175,9 @@ impl Registry {
         };
         if change.path.is_some() {
             let refused = |why: String| AdapterError::Refused(why);
-            match self.loaded(&base.name) {
-                Some(runner) => {
-                    runner.load_adapter(&name, &path, true).map_err(|e| refused(e.to_string()))?;
+            match self.lend_loaded(&base.name) {
+                Some(lease) => {
+                    lease.runner().load_adapter(&name, &path, true).map_err(|e| refused(e.to_string()))?;
                     tracing::info!(model = base.name, adapter = name, path = %path.display(), "adapter loaded");
                 }
                 None => check(&path, base.path.as_deref().map(Path::new)).map_err(|e| refused(e.to_string()))?,
@@ -194,6 +200,7 @@ impl Registry {
     pub fn unload_adapter(&self, name: &str, model: Option<&str>) -> Result<String, AdapterError> {
         let model = model.map(|model| self.status(model).map(|status| status.name)).transpose()?;
         let name = name.to_lowercase();
+        let _changing = self.adapters.change();
         let mut table = self.adapters.lock();
         let fits = |of: &str| model.as_deref().is_none_or(|model| model == of);
         let owners: Vec<String> =
@@ -202,8 +209,8 @@ impl Registry {
             [owner] => {
                 table.remove(&(owner.clone(), name.clone()));
                 drop(table);
-                if let Some(runner) = self.loaded(owner) {
-                    runner.unload_adapter(&name);
+                if let Some(lease) = self.lend_loaded(owner) {
+                    lease.runner().unload_adapter(&name);
                 }
                 tracing::info!(model = owner, adapter = name, "adapter unloaded");
                 Ok(owner.clone())
@@ -257,22 +264,33 @@ impl Registry {
             }
             (Some(names), None) => names.iter().map(|name| LoraUse { name: name.clone(), scale: None }).collect(),
             (None, Some(uses)) => uses,
-            (None, None) => match self.adapters.usual(model) {
-                Some(usual) => usual,
-                None => return Ok(()),
-            },
+            (None, None) => self.adapters.usual(model),
         };
         for LoraUse { name, scale } in &mut wanted {
             name.make_ascii_lowercase();
-            let Some(known) = self.adapters.get(model, name) else {
+            let known = self.brought_together(lease, name)?;
+            let Some(known) = known else {
                 return Err(self.unknown(model, name, named.is_some().then_some(spec.model.as_str())));
             };
             scale.get_or_insert(known.scale);
-            let loaded = lease.runner().load_adapter(name, &known.path, false);
-            loaded.map_err(|error| RegistryError::Load { model: format!("{model}+{name}"), error })?;
         }
         spec.lora = Some(wanted);
         Ok(())
+    }
+
+    /// What is known of an adapter, which the lent model has loaded then.
+    fn brought_together(&self, lease: &Lease, name: &str) -> Result<Option<AdapterSpec>, RegistryError> {
+        let model = lease.name();
+        let is_loaded = |known: &AdapterSpec| lease.runner().adapter(name).as_ref() == Some(&known.path);
+        let known = self.adapters.get(model, name);
+        if known.as_ref().is_none_or(is_loaded) {
+            return Ok(known);
+        }
+        let _changing = self.adapters.change();
+        let Some(known) = self.adapters.get(model, name) else { return Ok(None) };
+        let loaded = lease.runner().load_adapter(name, &known.path, false);
+        loaded.map_err(|error| RegistryError::Load { model: format!("{model}+{name}"), error })?;
+        Ok(Some(known))
     }
 
     fn unknown(&self, model: &str, name: &str, asked: Option<&str>) -> NotSettled {

@@ -104,13 +104,7 @@ impl Entry {
     }
 
     pub fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            id: self.id,
-            name: &self.name,
-            spec: &self.spec,
-            keep_alive: self.keep_alive,
-            retired: self.retired.load(Ordering::Relaxed),
-        }
+        Wanted { id: self.id, name: &self.name, spec: &self.spec, keep_alive: self.keep_alive, retired: &self.retired }
     }
 
     pub fn retire(&self, pool: &Pool) {

@@ -24,8 +24,8 @@ pub(super) struct Wanted<'a> {
     pub name: &'a str,
     pub spec: &'a LoadSpec,
     pub keep_alive: KeepAlive,
-    /// Replaced meanwhile: it is for those only who asked before.
-    pub retired: bool,
+    /// Replaced meanwhile: it is for those only who asked before. Looked at under the pool's lock, behind which [`Pool::retire`] comes.
+    pub retired: &'a AtomicBool,
 }
 
 /// Why a model was not lent.
@@ -98,7 +98,8 @@ impl Pool {
     pub fn acquire(&self, wanted: Wanted<'_>, cancel: &Cancel, progress: OwnProgress<'_>) -> Result<Lease, NotLent> {
         self.start_janitor();
         let mut state = self.shared.lock();
-        let Some(ticket) = state.residency.ask(wanted.id, wanted.keep_alive, wanted.retired) else {
+        let Some(ticket) = state.residency.ask(wanted.id, wanted.keep_alive, wanted.retired.load(Ordering::Relaxed))
+        else {
             return Err(NotLent::QueueFull);
         };
         let deadline = Instant::now() + PATIENCE;
@@ -228,9 +229,17 @@ impl Pool {
         (phase, progress, state.errors.get(&id).cloned(), info)
     }
 
-    /// The loaded model, without keeping it loaded.
-    pub fn loaded(&self, id: ModelId) -> Option<Arc<dyn Runner>> {
-        self.shared.lock().loaded.get(&id).map(|loaded| Arc::clone(&loaded.runner))
+    /// Lends the model where it is loaded.
+    pub fn lend_loaded(&self, id: ModelId) -> Option<Lease> {
+        let mut state = self.shared.lock();
+        let is_lent = state.residency.lend_loaded(id, Instant::now());
+        let loaded = state.loaded.get(&id).filter(|_| is_lent)?;
+        Some(Lease::new(&loaded.name, id, Arc::clone(&loaded.runner), &self.shared))
+    }
+
+    /// Looks at the loaded model. `look` must be quick.
+    pub fn look_at_loaded<T>(&self, id: ModelId, look: impl FnOnce(&dyn Runner) -> T) -> Option<T> {
+        self.shared.lock().loaded.get(&id).map(|loaded| look(&*loaded.runner))
     }
 
     /// How many wait for the model.

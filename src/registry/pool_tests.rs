@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use crate::placement::PlacementSpec;
 use crate::runner::{
     GenerateDefaults, LoadError, LoadSpec, ModelSource, Progress, Runner, ServeSpec, StubRunner, StubSpeed,
 };
+
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Loads stubs, and keeps book of them.
 #[derive(Debug, Default)]
@@ -83,7 +85,7 @@ fn spec(label: &str) -> LoadSpec {
 }
 
 fn wanted<'a>(id: u64, spec: &'a LoadSpec) -> Wanted<'a> {
-    Wanted { id, name: &spec.label, spec, keep_alive: KeepAlive::Forever, retired: false }
+    Wanted { id, name: &spec.label, spec, keep_alive: KeepAlive::Forever, retired: &NEVER }
 }
 
 fn pool(machine: &Arc<Machine>) -> Pool {

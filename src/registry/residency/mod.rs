@@ -135,9 +135,9 @@ impl Residency {
         }
     }
 
-    /// Takes a place in the queue; `None` where it is full. `keep_alive` is the model's own, for when it loads.
+    /// Takes a place in the queue; `None` where it is full and the model cannot be had at once. `keep_alive` is the model's own, for when it loads.
     pub fn ask(&mut self, id: ModelId, keep_alive: KeepAlive, retired: bool) -> Option<Ticket> {
-        if self.asks.len() >= MOST_ASKS {
+        if self.asks.len() >= MOST_ASKS && !(self.models.contains_key(&id) && self.may_lend(id, self.next_ticket + 1)) {
             return None;
         }
         let model = self.models.entry(id).or_insert_with(|| Model::absent(keep_alive));
@@ -173,6 +173,15 @@ impl Residency {
             self.tidy(id);
         }
         step
+    }
+
+    /// Lends a model that is loaded, past all who wait. Returns whether it is.
+    pub fn lend_loaded(&mut self, id: ModelId, now: Instant) -> bool {
+        let is_there = self.models.get(&id).is_some_and(Model::can_go);
+        if is_there {
+            self.lend(id, now);
+        }
+        is_there
     }
 
     /// Whether a poll changed something for others: wake those who wait.

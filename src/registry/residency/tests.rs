@@ -346,6 +346,20 @@ fn a_busy_model_comes_to_rest_when_its_room_is_needed() {
 }
 
 #[test]
+fn a_full_queue_keeps_nobody_from_a_model_that_is_there() {
+    let mut small = Small::new("");
+    small.load(1, 100);
+    let mut full = false;
+    for _ in 0..=super::MOST_ASKS {
+        full = small.residency.ask(2, KeepAlive::Forever, false).is_none();
+    }
+    assert!(full);
+    let ticket = small.ask(1);
+    assert_eq!(small.poll(ticket), Step::Ready);
+    assert!(small.residency.lend_loaded(1, small.now) && !small.residency.lend_loaded(2, small.now));
+}
+
+#[test]
 fn a_model_that_the_budget_never_holds_is_refused_with_numbers() {
     let mut small = Small::new("CPU=1000B");
     let (one, two) = (small.ask(1), small.ask(1));
