@@ -47,8 +47,9 @@ PYTHON
 settings=$PWD/tests/openapi/schemathesis.toml
 # It leaves notes of what it found where it stands.
 cd "$work"
+# One worker: CPython's parser is not safe on two threads (gh-106905), and Hypothesis reads its own lambdas with it.
 SCHEMATHESIS_HOOKS=hooks python3 -m schemathesis.cli --config-file "$settings" --no-color \
-    run "$address/openapi.json" --workers 2 --warnings off \
+    run "$address/openapi.json" --workers 1 --warnings off \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance
 # A panic that was caught would have been a 500; one on another thread is only in the log.
 if grep -n "panicked" "$work/err"; then
