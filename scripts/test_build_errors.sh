@@ -42,7 +42,8 @@ expect "metal elsewhere" "Metal exists on macOS only" $check --features metal
     expect "no CUDA compiler" "no CUDA compiler (nvcc)" $check --features cuda
 [ -d vendor/llama.cpp/ggml/src/ggml-rpc ] || expect "no rpc sources" "has no ggml/src/ggml-rpc" $check --features rpc
 mkdir -p "$scratch/sdk/include/vulkan" "$scratch/sdk/bin"
-printf '#!/bin/sh\n' >"$scratch/sdk/bin/glslc" && chmod +x "$scratch/sdk/bin/glslc"
+printf '#!/bin/sh\nexit 1\n' >"$scratch/sdk/bin/glslc" && chmod +x "$scratch/sdk/bin/glslc"
 printf '#define VK_HEADER_VERSION 239\n' >"$scratch/sdk/include/vulkan/vulkan_core.h"
+expect "old shader compiler" "cannot compile shaders with cooperative matrices" env VULKAN_SDK="$scratch/sdk" $check --features vulkan
 expect "old Vulkan headers" "is too old (header version 239" env VULKAN_SDK="$scratch/sdk" $check --features vulkan
 exit $failed

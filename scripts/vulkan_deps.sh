@@ -11,11 +11,17 @@ sdk="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy/vulkan-sdk"
 # llama.cpp uses VK_EXT_layer_settings, which the headers have since 1.3.272; Debian 12 has 1.3.239.
 recent_enough() { grep -qs VK_EXT_layer_settings "$1/vulkan/vulkan_core.h"; }
 
+# Without cooperative matrices llama.cpp's matrix products leave a GPU's tensor cores unused; glslc has them since 2024.
+knows_matrices() {
+    printf '#version 460\n#extension GL_KHR_cooperative_matrix : require\nvoid main() {}\n' |
+        "$1" -fshader-stage=compute --target-env=vulkan1.3 -o /dev/null - 2>/dev/null
+}
+
 if recent_enough "${VULKAN_SDK:-/nonexistent}/include"; then
     echo "export VULKAN_SDK='$VULKAN_SDK'"
     exit
 fi
-if [ -e "$sdk/complete" ] && [ -x "$sdk/bin/glslc" ] && [ -e "$sdk/lib/libvulkan.so" ] && compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null; then
+if [ -e "$sdk/complete-2" ] && [ -x "$sdk/bin/glslc" ] && [ -e "$sdk/lib/libvulkan.so" ] && compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null; then
     echo "export VULKAN_SDK='$sdk'"
     exit
 fi
@@ -24,7 +30,6 @@ command -v apt-get >/dev/null || die "no apt here; install a Vulkan SDK of 1.4 o
 sudo=""
 [ "$(id -u)" -eq 0 ] || sudo="sudo"
 missing=()
-command -v glslc >/dev/null || missing+=(glslc)
 ldconfig -p | grep -q 'libvulkan\.so\.1' || missing+=(libvulkan1)
 compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || missing+=(mesa-vulkan-drivers)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -41,11 +46,12 @@ chmod 755 "$scratch"
 options=()
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 version=$(apt-cache policy libvulkan-dev | sed -n 's/ *Candidate: //p')
+packages=(libvulkan-dev spirv-headers)
 if dpkg --compare-versions "${version:-0}" lt 1.3.272; then
-    # The headers of the next release, unpacked beside the system and never installed. Its sources are this
-    # machine's own with the release's name replaced.
+    # The headers and the shader compiler of the next release, unpacked beside the system and never installed. Its sources
+    # are this machine's own with the release's name replaced.
     [ "$codename" = bookworm ] || die "libvulkan-dev here is ${version:-missing}, 1.3.272 is needed; set VULKAN_SDK to a newer SDK"
-    say "the Vulkan headers of $codename ($version) are too old; taking those of trixie"
+    say "the Vulkan headers of $codename ($version) and its glslc are too old; taking those of trixie"
     mkdir -p "$scratch/parts" "$scratch/lists/partial" "$scratch/cache/archives/partial"
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
         [ ! -f "$file" ] || sed -nE "/^deb .* $codename /s/ $codename / trixie /p" "$file"
@@ -56,10 +62,14 @@ if dpkg --compare-versions "${version:-0}" lt 1.3.272; then
     options=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$scratch/parts"
         -o "Dir::State::Lists=$scratch/lists" -o "Dir::Cache=$scratch/cache" -o APT::Get::List-Cleanup=0)
     apt-get "${options[@]}" update -q >&2 || die "apt-get could not read the sources of trixie; its message is above"
+    # With the C library that it was made for, and all between.
+    packages+=($(apt-get "${options[@]}" -o Dir::State::status=/dev/null -s install --no-install-recommends glslc | sed -n 's/^Inst \([^ ]*\) .*/\1/p'))
+elif ! command -v glslc >/dev/null; then
+    $sudo apt-get install -y -q --no-install-recommends glslc >&2 || die "apt-get could not install glslc; its message is above"
 fi
-say "unpacking the headers to $sdk"
-(cd "$scratch" && apt-get "${options[@]}" -o APT::Sandbox::User=root download -q libvulkan-dev spirv-headers >&2) ||
-    die "apt-get could not download libvulkan-dev and spirv-headers; its message is above"
+say "unpacking to $sdk: ${packages[*]}"
+(cd "$scratch" && apt-get "${options[@]}" -o APT::Sandbox::User=root download -q "${packages[@]}" >&2) ||
+    die "apt-get could not download ${packages[*]}; its message is above"
 for package in "$scratch"/*.deb; do
     dpkg -x "$package" "$scratch/root"
 done
@@ -70,6 +80,18 @@ rm -rf "$sdk"
 mkdir -p "$sdk/lib" "$sdk/bin"
 mv "$scratch/root/usr/include" "$scratch/root/usr/share" "$sdk/"
 ln -s "$(ldconfig -p | sed -n 's/.*libvulkan\.so\.1 .*=> //p' | head -n 1)" "$sdk/lib/libvulkan.so"
-ln -s "$(command -v glslc)" "$sdk/bin/glslc"
-touch "$sdk/complete"
+if [ -x "$scratch/root/usr/bin/glslc" ]; then
+    mkdir "$sdk/next-release"
+    mv "$scratch/root/usr/bin" "$scratch/root/usr/lib" "$sdk/next-release/"
+    libc=$(dirname "$(find "$sdk/next-release/lib" -name libc.so.6)")
+    # Its own loader finds its own C library.
+    printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
+        "$(find "$libc" -name 'ld-linux*')" "$libc" "$sdk/next-release/bin/glslc" >"$sdk/bin/glslc"
+    chmod +x "$sdk/bin/glslc"
+else
+    ln -s "$(command -v glslc)" "$sdk/bin/glslc"
+fi
+"$sdk/bin/glslc" --version >/dev/null || die "$sdk/bin/glslc does not run"
+knows_matrices "$sdk/bin/glslc" || say "warning: $sdk/bin/glslc knows no cooperative matrices, so matrix products will be slow; set VULKAN_SDK to a newer SDK"
+touch "$sdk/complete-2"
 echo "export VULKAN_SDK='$sdk'"

@@ -4,6 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -228,8 +229,15 @@ fn check_cuda() -> Result<(), String> {
 fn check_vulkan() -> Result<(), String> {
     let fix = "set VULKAN_SDK to an SDK of 1.4 or newer (here: `eval $(make vulkan-env)`)";
     let sdk_glslc = env::var_os("VULKAN_SDK").map(|sdk| PathBuf::from(sdk).join("bin/glslc"));
-    if !in_path("glslc") && !sdk_glslc.is_some_and(|glslc| glslc.is_file()) {
+    let glslc = sdk_glslc.filter(|glslc| glslc.is_file()).unwrap_or_else(|| "glslc".into());
+    if glslc == Path::new("glslc") && !in_path("glslc") {
         return Err("feature `vulkan`: no shader compiler (glslc); install it (Debian: apt-get install glslc) or set VULKAN_SDK".into());
+    }
+    if !knows_matrices(&glslc) {
+        println!(
+            "cargo::warning={} cannot compile shaders with cooperative matrices (GL_KHR_cooperative_matrix), so prompts and many streams will be slow on GPUs that have them; {fix}",
+            glslc.display()
+        );
     }
     let Some(header) = find_header("VULKAN_SDK", "vulkan/vulkan_core.h") else {
         return Err(format!("feature `vulkan`: no vulkan/vulkan_core.h; {fix}"));
@@ -245,6 +253,22 @@ fn check_vulkan() -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// llama.cpp leaves shaders out silently that the compiler is too old for, those for tensor cores among them.
+fn knows_matrices(glslc: &Path) -> bool {
+    let shader = "#version 460\n#extension GL_KHR_cooperative_matrix : require\nvoid main() {}\n";
+    let run = Command::new(glslc)
+        .args(["-fshader-stage=compute", "--target-env=vulkan1.3", "-o", "-", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .and_then(|mut child| {
+            child.stdin.take().map_or(Ok(()), |mut input| input.write_all(shader.as_bytes()))?;
+            child.wait()
+        });
+    run.is_ok_and(|status| status.success())
 }
 
 fn find_header(sdk_variable: &str, header: &str) -> Option<PathBuf> {
