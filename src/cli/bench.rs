@@ -32,7 +32,7 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn run(args: &BenchArgs, config: &Config) -> anyhow::Result<()> {
-    let (registry, name) = config.registry_for(&args.name);
+    let (registry, name) = config.alone("bench").registry_for(&args.name);
     let lease = output::load(&registry, &name)?;
     let runner = lease.runner();
     let prompt = measure(runner, Measure::Prompt(args.prompt_tokens), args.repetitions)?;

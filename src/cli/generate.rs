@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::chat::{Message, Role};
-use crate::config::{Config, Origin, Set};
+use crate::config::Config;
 use crate::engine::{Priority, Summary};
 use crate::runner::{Delta, GenerateSpec, Input, Sampling};
 
@@ -126,10 +126,7 @@ pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
 fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
     /// What a chat template may put around the messages.
     const TEMPLATE_TOKENS: usize = 1024;
-    let mut config = config.clone();
-    // What the file says is meant for a server.
-    let alone = || Set { value: 1, origin: Origin::Option("generate".into()) };
-    config.asked.load.parallel.get_or_insert_with(alone);
+    let mut config = config.alone("generate");
     // No tokeniser makes more tokens than there are bytes.
     let bytes = match &spec.input {
         Input::Raw(text) => text.len(),

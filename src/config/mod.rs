@@ -137,6 +137,14 @@ impl File {
 }
 
 impl Config {
+    /// The same for a command that has a model to itself. What the config file says of parallel requests is meant for a server.
+    #[must_use]
+    pub fn alone(&self, command: &str) -> Self {
+        let mut config = self.clone();
+        config.asked.load.parallel.get_or_insert_with(|| Set { value: 1, origin: Origin::Option(command.into()) });
+        config
+    }
+
     /// A registry with everything that is known, not yet loaded.
     #[must_use]
     pub fn registry(&self) -> Arc<Registry> {

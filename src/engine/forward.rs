@@ -188,6 +188,12 @@ pub(super) trait Forward {
     /// Takes an abort back that no pass has seen.
     fn clear_abort(&mut self);
 
+    /// How long passes of so many rows take. Empty where more rows are cheaper each, always. Also makes ready what a device
+    /// would otherwise make at the first pass of each kind.
+    fn pass_costs(&mut self) -> Vec<(usize, Duration)> {
+        Vec::new()
+    }
+
     /// How long the latest pass took, where its time is not the clock's.
     fn pass_time(&self) -> Option<Duration> {
         None

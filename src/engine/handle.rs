@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub deterministic: bool,
     /// Tokens to guess ahead from the text so far; 0 guesses none.
     pub lookup: usize,
+    /// Try passes of all sizes before the first request.
+    pub warm_up: bool,
 }
 
 /// One generation to queue.

@@ -1,5 +1,7 @@
 //! Forward passes through llama.cpp.
 
+use std::time::{Duration, Instant};
+
 use rayon::prelude::*;
 
 use crate::constrain::TokenFilter;
@@ -19,6 +21,8 @@ use super::request::SamplingParams;
 const CPU_TILE: usize = 64;
 /// Logits to look at in one step from which on it pays to share the work among threads.
 const PARALLEL_LOGITS: usize = 1 << 20;
+/// A user wants to know what a load waits for from here on.
+const NOTICEABLE: Duration = Duration::from_secs(3);
 
 pub(super) struct LlamaForward {
     context: Context,
@@ -312,6 +316,40 @@ impl Forward for LlamaForward {
 
     fn clear_abort(&mut self) {
         self.abort.clear();
+    }
+
+    fn pass_costs(&mut self) -> Vec<(usize, Duration)> {
+        if self.context.model().is_on_cpu() {
+            return Vec::new();
+        }
+        let begun = Instant::now();
+        let most = self.shape.n_batch.min(self.shape.n_ctx_seq);
+        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256, 512].into_iter().filter(|rows| *rows <= most);
+        let mut costs: Vec<_> = sizes.map(|rows| (rows, Duration::MAX)).collect();
+        // The first round does not count: the driver compiles then, and goes on to for a while.
+        for round in 0..3 {
+            for (rows, best) in &mut costs {
+                match measure::pass_time(&mut self.context, *rows, self.shape.n_outputs) {
+                    Ok(took) if round > 0 => *best = took.min(*best),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, rows, "a pass could not be tried");
+                        return Vec::new();
+                    }
+                }
+            }
+        }
+        let took = begun.elapsed();
+        if took > NOTICEABLE {
+            tracing::info!(
+                seconds = took.as_secs(),
+                "the driver compiled its programs for passes of all sizes; the next start finds them"
+            );
+        }
+        let told: Vec<_> =
+            costs.iter().map(|(rows, took)| format!("{rows}: {:.1}", took.as_secs_f64() * 1e3)).collect();
+        tracing::debug!(seconds = took.as_secs_f32(), ms_by_rows = told.join(", "), "passes of all sizes were tried");
+        costs
     }
 
     fn measure(&mut self, what: Measure, adapters: &AdapterSet) -> Result<f64, String> {

@@ -1,6 +1,6 @@
 //! Raw speed of a context, without the server around it: what `shimmy bench` and `probe` report.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::llama::{Batch, Context, LlamaError, Pos, Token};
 
@@ -44,6 +44,24 @@ pub fn generation_speed(context: &mut Context, n: usize) -> Result<f64, LlamaErr
         context.logits(0)?;
     }
     Ok(per_second(n, start))
+}
+
+/// What a pass of `rows` takes, of which as many ask for logits as may.
+///
+/// # Errors
+/// What the decode failed with.
+pub(super) fn pass_time(context: &mut Context, rows: usize, n_outputs: usize) -> Result<Duration, LlamaError> {
+    let mut batch = Batch::new(context);
+    let seq = context.seq(0)?;
+    for (at, token) in filler(context, rows)?.into_iter().enumerate() {
+        batch.add(token, Pos::new(at)?, seq, rows - at <= n_outputs)?;
+    }
+    let start = Instant::now();
+    context.decode(&mut batch)?;
+    context.logits(batch.len() - 1)?;
+    let took = start.elapsed();
+    context.kv().clear()?;
+    Ok(took)
 }
 
 /// Tokens spread over the vocabulary, the same each time.

@@ -22,6 +22,7 @@ pub mod measure;
 mod meter;
 mod pace;
 mod pass;
+mod pass_costs;
 mod prefix_tree;
 mod request;
 mod run;

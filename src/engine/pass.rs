@@ -114,6 +114,7 @@ impl<F: Forward> Engine<F> {
             self.prompts_turn = self.steps;
         }
         self.pace.measured(decoded, prefilled, took);
+        self.costs.learn(decoded + prefilled, took);
         self.set_temperatures();
         let start = Instant::now();
         self.forward.sample(&mut self.lanes);

@@ -13,6 +13,7 @@ use super::forward::{Forward, Lane, Reuse, Row};
 use super::handle::{EngineConfig, Shared};
 use super::meter::Meter;
 use super::pace::Pace;
+use super::pass_costs::PassCosts;
 use super::scheduler::{Limits, Plan, View, Work, deadline, plan};
 use super::sequence::Sequence;
 use super::threads::{Governor, LoadMeter};
@@ -40,6 +41,7 @@ pub(super) struct Engine<F: Forward> {
     pub(super) shared: Arc<Shared>,
     stopping: Arc<AtomicBool>,
     pub(super) pace: Pace,
+    pub(super) costs: PassCosts,
     threads: Option<(Governor, LoadMeter)>,
     pub(super) meter: Meter,
     /// Passes so far.
@@ -66,7 +68,7 @@ pub(super) enum Outcome {
 }
 
 impl<F: Forward> Engine<F> {
-    pub fn new(forward: F, mut config: EngineConfig, shared: Arc<Shared>, stopping: Arc<AtomicBool>) -> Self {
+    pub fn new(mut forward: F, mut config: EngineConfig, shared: Arc<Shared>, stopping: Arc<AtomicBool>) -> Self {
         let shape = forward.shape();
         config.parallel = config.parallel.clamp(1, shape.n_seq_max as usize);
         if shape.reuse != Reuse::Any || config.deterministic {
@@ -79,7 +81,9 @@ impl<F: Forward> Engine<F> {
         let threads = LoadMeter::new()
             .filter(|_| config.adaptive_threads && config.threads > 1)
             .map(|load| (Governor::new(config.threads, load.cores()), load));
+        let costs = PassCosts::new(if config.warm_up { forward.pass_costs() } else { Vec::new() });
         Self {
+            costs,
             cache: Cache::new(shape),
             forward,
             config,
@@ -318,14 +322,20 @@ impl<F: Forward> Engine<F> {
             let shape = self.forward.shape();
             let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. })).count();
             let prefilling = self.running.iter().filter(|sequence| !sequence.decoding).count();
+            let mut n_batch = shape.n_batch;
+            let mut prefill = self.pace.budget(decoding, prefilling);
+            if self.costs.is_known() && !self.config.deterministic {
+                let left = |view: &View| if let Work::Prefill { left, cut } = view.work { left.min(cut) } else { 0 };
+                let prompt = self.views.iter().map(left).sum();
+                n_batch = self.costs.rows(decoding, prompt).min(n_batch);
+                prefill = n_batch.saturating_sub(decoding);
+            } else if !self.config.deterministic && !self.tiles_pay() {
+                n_batch = n_batch.min(shape.tile - 1);
+            }
             let limits = Limits {
-                n_batch: if self.config.deterministic || self.tiles_pay() {
-                    shape.n_batch
-                } else {
-                    shape.n_batch.min(shape.tile - 1)
-                },
+                n_batch,
                 n_outputs: shape.n_outputs,
-                prefill: self.pace.budget(decoding, prefilling),
+                prefill,
                 tile: shape.tile,
                 prompts_turn: self.prompts_turn,
                 exclusive: self.config.deterministic,

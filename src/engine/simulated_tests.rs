@@ -99,6 +99,8 @@ impl World {
             adaptive_threads: false,
             deterministic,
             lookup,
+            // Whose passes cost in steps; half of the worlds have such a device.
+            warm_up: machine.n_cells.is_multiple_of(2),
         };
         let forward = Simulation::new(Arc::new(Hash), machine);
         let engine = Engine::new(forward, config, Arc::clone(&shared), Arc::new(AtomicBool::new(false)));

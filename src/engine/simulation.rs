@@ -244,6 +244,12 @@ impl Forward for Simulation {
 
     fn clear_abort(&mut self) {}
 
+    /// A device whose passes cost in steps.
+    fn pass_costs(&mut self) -> Vec<(usize, Duration)> {
+        let costs = [(1, 5), (4, 8), (8, 15), (16, 44), (64, 53), (128, 143), (256, 160), (512, 231)];
+        costs.map(|(rows, ms)| (rows, Duration::from_millis(ms))).to_vec()
+    }
+
     /// A machine on which a pass takes 5 ms and each row 1 ms more, so that simulations repeat exactly.
     fn pass_time(&self) -> Option<Duration> {
         Some(Duration::from_millis(5 + self.rows.len() as u64))

@@ -130,6 +130,7 @@ impl StubRunner {
             adaptive_threads: false,
             deterministic: false,
             lookup: 0,
+            warm_up: false,
         };
         let engine = EngineHandle::start_simulation(Arc::clone(&words) as Arc<dyn Rule>, machine, config)
             .map_err(LoadError::Failed)?;

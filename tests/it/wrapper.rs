@@ -19,6 +19,7 @@ fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
         adaptive_threads: false,
         deterministic: false,
         lookup: 0,
+        warm_up: false,
     };
     EngineHandle::start_llama(model, AdapterSet::default(), context, n_ctx, config).unwrap().0
 }
