@@ -293,3 +293,61 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         Some(piece)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::thread::scope;
+
+    use super::StubRunner;
+    use crate::engine::EngineAdapter;
+    use crate::runner::{Answer, GenerateDefaults, GenerateSpec, Input, LoraUse, Runner, RunnerError, StubSpeed};
+
+    /// Loads an adapter whose file comes when `read` returns.
+    fn load(runner: &StubRunner, name: &str, read: impl FnOnce()) {
+        let file = || {
+            read();
+            Ok::<_, ()>(EngineAdapter::new(name.to_owned()))
+        };
+        runner.adapters.load_into(&runner.engine, name, Path::new(name), false, file).expect("it has no file to fail");
+    }
+
+    fn says(runner: &StubRunner, adapter: &str) -> Result<String, RunnerError> {
+        let lora = Some(vec![LoraUse { name: adapter.into(), scale: None }]);
+        let spec = GenerateSpec { lora, ..GenerateSpec::new("stub", Input::Raw("one two".into())) };
+        let mut answer = Answer::default();
+        for delta in runner.generate(&spec)? {
+            answer.add(delta?);
+        }
+        Ok(answer.text)
+    }
+
+    #[test]
+    fn streams_go_on_and_change_adapters_while_the_file_of_another_one_is_read() {
+        let runner = StubRunner::new(StubSpeed::Fast, GenerateDefaults::default()).expect("an engine");
+        for name in ["poet", "pirate"] {
+            load(&runner, name, || ());
+        }
+        let (reads, begun) = channel();
+        // Gone when the scope's body ends, however it does, so that nothing waits behind a failure.
+        let (gate, closed) = channel::<()>();
+        scope(|scope| {
+            let gate = gate;
+            let runner = &runner;
+            scope.spawn(move || {
+                load(runner, "slow", || {
+                    reads.send(()).expect("somebody waits for it");
+                    let _ = closed.recv();
+                });
+            });
+            begun.recv().expect("it begins");
+            for name in ["poet", "pirate", "poet"] {
+                assert_eq!(says(runner, name), Ok(format!("[{name}@1] one two")));
+            }
+            assert!(matches!(says(runner, "slow"), Err(RunnerError::BadRequest(_))), "it is still being read");
+            drop(gate);
+        });
+        assert_eq!(says(&runner, "slow").as_deref(), Ok("[slow@1] one two"));
+    }
+}
