@@ -177,7 +177,10 @@ impl Registry {
             let refused = |why: String| AdapterError::Refused(why);
             match self.lend_loaded(&base.name) {
                 Some(lease) => {
-                    lease.runner().load_adapter(&name, &path, true).map_err(|e| refused(e.to_string()))?;
+                    self.bring(&lease, &name, &path, true).map_err(|error| match error {
+                        RegistryError::Load { error, .. } => refused(error.to_string()),
+                        error => error.into(),
+                    })?;
                     tracing::info!(model = base.name, adapter = name, path = %path.display(), "adapter loaded");
                 }
                 None => check(&path, base.path.as_deref().map(Path::new)).map_err(|e| refused(e.to_string()))?,
@@ -211,6 +214,7 @@ impl Registry {
                 drop(table);
                 if let Some(lease) = self.lend_loaded(owner) {
                     lease.runner().unload_adapter(&name);
+                    self.pool.recount(&lease);
                 }
                 tracing::info!(model = owner, adapter = name, "adapter unloaded");
                 Ok(owner.clone())
@@ -288,9 +292,20 @@ impl Registry {
         }
         let _changing = self.adapters.change();
         let Some(known) = self.adapters.get(model, name) else { return Ok(None) };
-        let loaded = lease.runner().load_adapter(name, &known.path, false);
-        loaded.map_err(|error| RegistryError::Load { model: format!("{model}+{name}"), error })?;
+        if !is_loaded(&known) {
+            self.bring(lease, name, &known.path, false)?;
+        }
         Ok(Some(known))
+    }
+
+    /// Loads an adapter beside its model, where there is room for it.
+    fn bring(&self, lease: &Lease, name: &str, path: &Path, again: bool) -> Result<(), RegistryError> {
+        let failed = |error| RegistryError::Load { model: format!("{}+{name}", lease.name()), error };
+        let need = lease.runner().adapter_need(path).map_err(failed)?;
+        self.pool.grow(lease, &need).map_err(|why| RegistryError::not_grown(lease.name(), name, why))?;
+        let loaded = lease.runner().load_adapter(name, path, again);
+        self.pool.recount(lease);
+        loaded.map_err(failed)
     }
 
     fn unknown(&self, model: &str, name: &str, asked: Option<&str>) -> NotSettled {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use adapters::{AdapterChange, AdapterError, AdapterSpec, AdapterStatus, NotSettled};
-pub use budget::{BadBudget, MemoryBudget};
+pub use budget::{BadBudget, MemoryBudget, UnknownDevice};
 pub use entry::{ModelStatus, State};
 pub use error::RegistryError;
 pub use keep_alive::{BadKeepAlive, KeepAlive};
@@ -26,7 +26,7 @@ pub use lease::Lease;
 pub use pool::Cancel;
 
 use crate::library::{Facts, Found, nearest, untagged};
-use crate::placement::{MemoryPlan, PlacementSpec};
+use crate::placement::{MemoryPlan, NO_LIMIT, PlacementSpec};
 #[cfg(test)]
 use crate::runner::StubSpeed;
 use crate::runner::{self, GenerateDefaults, LoadSpec, ModelSource, ServeSpec};
@@ -244,7 +244,8 @@ impl Registry {
     /// As [`Registry::acquire`].
     pub fn plan(&self, name: &str) -> Result<MemoryPlan, RegistryError> {
         let entry = self.find(name)?;
-        runner::plan(entry.spec()).map_err(|error| RegistryError::Load { model: entry.name().to_owned(), error })
+        runner::plan(entry.spec(), NO_LIMIT)
+            .map_err(|error| RegistryError::Load { model: entry.name().to_owned(), error })
     }
 
     /// Unloads the model, at once where nobody uses it, else when those are done who do. Blocks. Returns whether it was
