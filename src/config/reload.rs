@@ -85,6 +85,7 @@ impl Live {
             }
         }
         self.registry.set_spellings(catalog.spellings.clone());
+        self.registry.set_found_adapters(&catalog.adapters);
         changes.aliases = self.realias(&catalog.aliases);
         (self.config, self.catalog) = (config, catalog);
         Ok(changes)

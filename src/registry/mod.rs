@@ -30,6 +30,7 @@ use crate::placement::{MemoryPlan, NO_LIMIT, PlacementSpec};
 #[cfg(test)]
 use crate::runner::StubSpeed;
 use crate::runner::{self, GenerateDefaults, LoadSpec, ModelSource, ServeSpec};
+use adapters::Adapters;
 use entry::Entry;
 use loader::RunnerLoader;
 use pool::Pool;
@@ -56,7 +57,7 @@ pub struct Registry {
     aliases: RwLock<BTreeMap<String, String>>,
     /// Other names of models that were found. They are not listed, and names and aliases go before them.
     spellings: RwLock<BTreeMap<String, String>>,
-    adapters: adapters::Adapters,
+    adapters: Adapters,
     defaults: RwLock<LoadDefaults>,
     pool: Pool,
     next_id: AtomicU64,
@@ -69,7 +70,7 @@ impl Registry {
             entries: RwLock::default(),
             aliases: RwLock::default(),
             spellings: RwLock::default(),
-            adapters: adapters::Adapters::default(),
+            adapters: Adapters::default(),
             defaults: RwLock::new(defaults),
             pool: Pool::new(Box::new(RunnerLoader), budget),
             next_id: AtomicU64::new(0),

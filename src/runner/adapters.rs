@@ -110,14 +110,20 @@ pub fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
     if names.is_empty() { "there are none".into() } else { format!("there are: {}", names.join(", ")) }
 }
 
-/// The names of adapters that are given as files only: those of the files, and a number where two have the same.
+/// The name of an adapter that is given as a file only: that of the file.
+#[must_use]
+pub fn adapter_name(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+    // A plus stands between names, a slash in a path of HTTP.
+    stem.replace(|c: char| c == '+' || c == '/' || c.is_whitespace(), "-")
+}
+
+/// The names of several, with a number where two have the same.
 #[must_use]
 pub fn adapter_names(paths: &[&Path]) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(paths.len());
     for path in paths {
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
-        // A plus stands between names, a slash in a path of HTTP.
-        let bare = stem.replace(|c: char| c == '+' || c == '/' || c.is_whitespace(), "-");
+        let bare = adapter_name(path);
         let numbered = (2..).map(|n| format!("{bare}-{n}"));
         let free = std::iter::once(bare.clone()).chain(numbered).find(|name| !names.contains(name));
         names.extend(free);

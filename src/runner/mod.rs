@@ -34,7 +34,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::{Measure, TokenId};
-pub use adapters::{adapter_names, listed};
+pub use adapters::{adapter_name, adapter_names, listed};
 pub use defaults::{GenerateDefaults, Sampling};
 pub use delta::{Answer, Delta, DeltaStream, ToolCallDelta};
 pub use error::{LoadError, RunnerError};
