@@ -1,7 +1,6 @@
 //! Real threads ask a pool for models that load nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,10 +10,9 @@ use super::keep_alive::KeepAlive;
 use super::loader::Loader;
 use super::pool::{Cancel, NotLent, Pool, Wanted};
 use super::residency::{Growth, Need, Phase};
-use crate::placement::{Limit, PlacementSpec};
-use crate::runner::{
-    GenerateDefaults, LoadError, LoadSpec, ModelSource, Progress, Runner, ServeSpec, StubRunner, StubSpeed,
-};
+use super::testing::stub as spec;
+use crate::placement::Limit;
+use crate::runner::{GenerateDefaults, LoadError, LoadSpec, Progress, Runner, StubRunner, StubSpeed};
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -74,20 +72,6 @@ impl Loader for Shared {
         let old = present.insert(spec.label.clone(), Arc::downgrade(&runner));
         assert!(old.is_none(), "loaded twice");
         Ok((runner, take(spec, limit)))
-    }
-}
-
-fn spec(label: &str) -> LoadSpec {
-    LoadSpec {
-        source: ModelSource::Stub(StubSpeed::Fast),
-        adapters: Vec::<(PathBuf, f32)>::new(),
-        template: None,
-        placement: PlacementSpec::default(),
-        context_tokens: None,
-        threads: None,
-        label: label.to_owned(),
-        serve: ServeSpec::default(),
-        defaults: GenerateDefaults::default(),
     }
 }
 

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{AdapterChange, AdapterError, AdapterSpec};
-use crate::registry::{LoadDefaults, MemoryBudget, Registry};
-use crate::runner::{GenerateSpec, Input, LoraUse, StubSpeed};
+use crate::registry::Registry;
+use crate::registry::testing::registry_of;
+use crate::runner::{GenerateSpec, Input, LoraUse};
 
 fn registry() -> Registry {
-    let registry = Registry::new(LoadDefaults::default(), MemoryBudget::default());
-    registry.add_stub("stub", StubSpeed::Paced);
-    registry.add_stub("stub-fast", StubSpeed::Fast);
-    registry
+    registry_of(&["stub", "stub-fast"])
 }
 
 fn known(path: &str) -> AdapterSpec {

@@ -460,4 +460,6 @@ impl Model {
 }
 
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod tests;
