@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use shimmy::config;
 use shimmy::gguf::{self, Header, writer};
 use shimmy::library::{self, Facts};
 
@@ -16,6 +17,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "gguf_header", run: gguf_header, seeds: gguf_seeds },
     Target { name: "ollama_manifest", run: ollama_manifest, seeds: manifest_seeds },
     Target { name: "model_name", run: model_name, seeds: name_seeds },
+    Target { name: "config_file", run: config_file, seeds: config_seeds },
 ];
 
 /// Reading and checking a header neither panics nor needs more memory than the file is long, and skimming it gives the same
@@ -49,6 +51,27 @@ pub fn model_name(bytes: &[u8]) {
     assert!(!library::untagged(&name).is_empty() || name.is_empty() || name == ":latest");
 }
 
+/// A config file is understood, and what is written of it says the same; or all that is wrong with it has a place in it.
+pub fn config_file(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match config::parse(&text) {
+        Ok(settings) => assert_eq!(config::parse(&config::print(&settings)), Ok(settings)),
+        Err(error) => {
+            assert!(!error.problems().is_empty(), "{error}");
+            let lines: Vec<&str> = text.split('\n').collect();
+            for problem in error.problems() {
+                let line = problem.line.checked_sub(1).and_then(|at| lines.get(at)).expect("a line of the file");
+                assert!((1..=line.chars().count() + 1).contains(&problem.column), "{problem}");
+                assert!(
+                    problem.to_string().starts_with(&format!("{}:{}: ", problem.line, problem.column)),
+                    "{problem}"
+                );
+                assert!(!problem.message.trim().is_empty());
+            }
+        }
+    }
+}
+
 fn gguf_seeds() -> Vec<Vec<u8>> {
     let mut projector = writer::Writer::new();
     projector.string("general.architecture", "clip").u32("clip.vision.projection_dim", 32);
@@ -74,4 +97,12 @@ fn manifest_seeds() -> Vec<Vec<u8>> {
 
 fn name_seeds() -> Vec<Vec<u8>> {
     ["Qwen2.5-Coder-0.5B-Q4_K_M.gguf", "a-00001-of-00003.gguf", "me/x:latest"].map(|name| name.into()).to_vec()
+}
+
+/// The examples of the documentation, with what they leave out of force and without.
+fn config_seeds() -> Vec<Vec<u8>> {
+    let documentation = include_str!("../../docs/configuration.md");
+    let blocks = documentation.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let forms = |block: &str| [block.to_owned(), block.replace("#: ", ""), block.replace('\n', "\r\n")];
+    blocks.flat_map(forms).map(String::into_bytes).collect()
 }

@@ -1,8 +1,8 @@
 // LoRA adapters: loading them, and changing which of them a context computes with.
-#include <algorithm>
-
 #include "guard.hpp"
+#include "llama-adapter.h"
 #include "llama-context.h"
+#include "llama-model.h"
 
 using shim::fail;
 using shim::guarded;
@@ -11,8 +11,9 @@ using shim::guarded;
 namespace {
 
 // llama.cpp reserves its graphs anew whenever the adapters change, which costs as much as several tokens. What it reserved
-// serves all adapters that were loaded then; only the graph that it keeps from the latest pass must go. Both members are
-// private; an explicit instantiation may name them all the same.
+// serves as many nodes as all adapters had together that were loaded then; where those of the new set are no more, only the
+// graph that it keeps from the latest pass must go. Both members are private; an explicit instantiation may name them all
+// the same.
 template <typename Member> struct Access {
     template <typename Member::Type member> struct Grant {
         friend typename Member::Type access(Member) { return member; }
@@ -31,25 +32,6 @@ struct LatestGraph {
 };
 template struct Access<LatestGraph>::Grant<&llama_context::gf_res_prev>;
 
-void settle(llama_context * ctx, uint32_t * reserved_nodes) {
-    bool &         due   = ctx->*access(ReserveDue());
-    const uint32_t nodes = ctx->graph_max_nodes(std::min(llama_n_ctx(ctx), llama_n_ubatch(ctx)));
-    if (nodes <= *reserved_nodes) {
-        (ctx->*access(LatestGraph()))->reset();
-        due = false;
-        return;
-    }
-    try {
-        ctx->sched_reserve();
-    } catch (...) {
-        // What was reserved before is gone.
-        due             = true;
-        *reserved_nodes = 0;
-        throw;
-    }
-    *reserved_nodes = nodes;
-}
-
 } // namespace
 #endif
 
@@ -63,19 +45,53 @@ int shim_adapter_load(llama_model * model, const char * path, llama_adapter_lora
 }
 
 int shim_set_adapters(llama_context * ctx, llama_adapter_lora ** adapters, float * scales, size_t n,
-                      uint32_t * reserved_nodes) noexcept {
+                      uint32_t reserved_nodes, bool * short_of_nodes) noexcept {
     return guarded([&] {
 #ifdef SHIM_CHEAP_SWITCH
-        const bool was_due = ctx->*access(ReserveDue());
+        bool &     due     = ctx->*access(ReserveDue());
+        const bool was_due = due;
 #endif
         if (llama_set_adapters_lora(ctx, adapters, n, scales) != 0) {
             return fail(SHIM_REFUSED, "llama.cpp refused the adapters");
         }
 #ifdef SHIM_CHEAP_SWITCH
-        if (!was_due && ctx->*access(ReserveDue())) {
-            settle(ctx, reserved_nodes);
+        if (!was_due && due) {
+            uint32_t nodes = 0;
+            for (size_t i = 0; i < n; i++) {
+                nodes += adapters[i]->get_n_nodes();
+            }
+            if (nodes <= reserved_nodes) {
+                (ctx->*access(LatestGraph()))->reset();
+                due = false;
+            } else {
+                *short_of_nodes = true;
+            }
         }
 #else
+        (void) reserved_nodes;
+        (void) short_of_nodes;
+#endif
+        return int(SHIM_OK);
+    });
+}
+
+int shim_reserve_for_adapters(llama_context * ctx, uint32_t * reserved_nodes) noexcept {
+    return guarded([&] {
+#ifdef SHIM_CHEAP_SWITCH
+        try {
+            ctx->sched_reserve();
+        } catch (...) {
+            // What was reserved before is gone.
+            ctx->*access(ReserveDue()) = true;
+            *reserved_nodes            = 0;
+            throw;
+        }
+        *reserved_nodes = 0;
+        for (const auto * adapter : ctx->get_model().loras) {
+            *reserved_nodes += adapter->get_n_nodes();
+        }
+#else
+        (void) ctx;
         (void) reserved_nodes;
 #endif
         return int(SHIM_OK);

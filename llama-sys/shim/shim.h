@@ -111,10 +111,13 @@ int shim_encode(struct llama_context * ctx, struct llama_batch batch, int32_t * 
 int shim_logits(struct llama_context * ctx, int32_t row, const float ** out) SHIM_NOEXCEPT;
 int shim_embeddings(struct llama_context * ctx, int32_t row, const float ** out) SHIM_NOEXCEPT;
 int shim_embeddings_seq(struct llama_context * ctx, llama_seq_id seq, const float ** out) SHIM_NOEXCEPT;
-/* Computes with exactly these from now on. `reserved_nodes` belongs to the context, 0 at first: how large a graph it has
- * reserved in calls of this function. Adapters must not be loaded or freed meanwhile. */
+/* Computes with exactly these from now on. `reserved_nodes` belongs to the context, 0 at first: for how many nodes of
+ * adapters its graphs have room. Where that is too little, `short_of_nodes` becomes true, and
+ * shim_reserve_for_adapters must be called before the next decode. Other adapters may be loaded or freed meanwhile. */
 int shim_set_adapters(struct llama_context * ctx, struct llama_adapter_lora ** adapters, float * scales, size_t n,
-                      uint32_t * reserved_nodes) SHIM_NOEXCEPT;
+                      uint32_t reserved_nodes, bool * short_of_nodes) SHIM_NOEXCEPT;
+/* Reserves for all adapters of the model that are loaded. None must be loaded or freed meanwhile. */
+int shim_reserve_for_adapters(struct llama_context * ctx, uint32_t * reserved_nodes) SHIM_NOEXCEPT;
 int shim_adapter_load(struct llama_model * model, const char * path, struct llama_adapter_lora ** out) SHIM_NOEXCEPT;
 
 /* Writes at most `capacity` tokens; SHIM_TOO_SMALL sets *count to the number needed. */

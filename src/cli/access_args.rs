@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::said::Said;
-use crate::config::{Secret, ServerSettings, Set};
-use crate::server::access::{AccessOptions, ApiKey};
+use crate::config::{ApiKey, ServerSettings, Set};
+use crate::server::access::AccessOptions;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
@@ -14,7 +14,7 @@ pub(super) struct AccessArgs {
     /// API key that requests have to carry; repeatable. Other users of this machine can see it here: prefer the
     /// variable, or a key file.
     #[arg(long, env = "SHIMMY_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY")]
-    api_key: Vec<Secret>,
+    api_key: Vec<ApiKey>,
     /// File of keys, as `shimmy key` writes it [default: ~/.config/shimmy/keys, where it is].
     #[arg(long, env = "SHIMMY_API_KEY_FILE", value_name = "PATH")]
     api_key_file: Option<PathBuf>,
@@ -44,9 +44,8 @@ impl AccessArgs {
 /// What the settings say of access.
 pub(super) fn options(settings: &ServerSettings) -> AccessOptions {
     let list = |set: &Option<Set<Vec<String>>>| set.as_ref().map(|set| set.value.clone()).unwrap_or_default();
-    let keys = settings.api_key.iter().flat_map(|set| &set.value);
     AccessOptions {
-        keys: keys.map(|key| ApiKey::from(key.reveal().to_owned())).collect(),
+        keys: settings.api_key.as_ref().map(|set| set.value.clone()).unwrap_or_default(),
         key_file: settings.api_key_file.as_ref().map(|set| set.value.clone()),
         allow_hosts: list(&settings.allow_host),
         allow_origins: list(&settings.allow_origin),

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::placement::PlacementError;
-use crate::registry::{Lease, Registry, RegistryError};
+use crate::registry::{Lease, Registry, RegistryError, UnknownDevice};
 use crate::runner::LoadError;
 use crate::server::access::AccessError;
 
@@ -18,9 +18,9 @@ pub(super) fn error(error: &anyhow::Error) {
     eprintln!("{label}: {error:#}");
 }
 
-/// 2 where the rules of access do not do, 3 where a model cannot run where it was asked to, else `other`.
+/// 2 where the rules of access do not do or a device is not there that was named, 3 where a model cannot run where it was asked to, else `other`.
 pub(super) fn exit_code(error: &anyhow::Error, other: ExitCode) -> ExitCode {
-    if error.is::<AccessError>() {
+    if error.is::<AccessError>() || error.is::<UnknownDevice>() {
         return ExitCode::from(2);
     }
     let load = error.downcast_ref::<RegistryError>().is_some_and(|error| {

@@ -47,7 +47,9 @@ fn show(name: &str, plan: &MemoryPlan) -> anyhow::Result<()> {
     let rows = plan.devices.iter().map(|device| {
         let usage = &device.usage;
         let mut row = vec![usage.name.clone(), usage.layers.to_string()];
-        row.extend([usage.weights_bytes, usage.context_bytes, usage.compute_bytes].map(output::bytes));
+        row.extend(
+            [usage.weights_bytes + usage.adapter_bytes, usage.context_bytes, usage.compute_bytes].map(output::bytes),
+        );
         row.extend([device.needed_bytes, device.free_bytes].map(output::bytes));
         row.push(if device.fits { "yes" } else { "no" }.into());
         row

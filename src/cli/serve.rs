@@ -125,19 +125,9 @@ fn models(config: &Config, asked: Option<&str>, named: bool) -> anyhow::Result<L
 /// A budget for a device that is not there would limit nothing, in silence.
 fn check_devices(config: &Config, budget: Option<&Set<MemoryBudget>>) -> anyhow::Result<()> {
     let Some(set) = budget else { return Ok(()) };
-    let mut named = set.value.named_devices().filter(|device| *device != "cpu").peekable();
-    if named.peek().is_none() {
-        return Ok(());
-    }
-    let known = crate::runner::free_memory();
-    match named.find(|device| !known.keys().any(|name| name.eq_ignore_ascii_case(device))) {
-        Some(unknown) => anyhow::bail!(
-            "{}: there is no device {unknown:?} whose memory can be limited; there are {}",
-            told(config, "memory_budget", set),
-            known.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-        ),
-        None => Ok(()),
-    }
+    set.value
+        .check_devices(|| crate::runner::free_memory().into_keys())
+        .map_err(|unknown| anyhow::Error::from(unknown).context(told(config, "memory_budget", set)))
 }
 
 /// A setting in the words of who made it.

@@ -30,6 +30,8 @@ pub struct Catalog {
     pub aliases: BTreeMap<String, String>,
     /// What models that were found answer to as well.
     pub spellings: BTreeMap<String, String>,
+    /// LoRA adapters that were found for models.
+    pub adapters: BTreeMap<String, Vec<PathBuf>>,
     /// Models that the file speaks of and that are nowhere.
     pub(super) problems: Vec<Problem>,
 }
@@ -43,11 +45,14 @@ struct Located {
     /// Adapters without which it is another model.
     adapters: Vec<(PathBuf, f32)>,
     aliases: Vec<String>,
+    /// Adapters that fit it.
+    found_adapters: Vec<PathBuf>,
 }
 
 impl Located {
     fn at(source: ModelSource) -> Self {
-        Self { source, size_bytes: 0, facts: None, adapters: Vec::new(), aliases: Vec::new() }
+        let (adapters, aliases, found_adapters) = (Vec::new(), Vec::new(), Vec::new());
+        Self { source, size_bytes: 0, facts: None, adapters, aliases, found_adapters }
     }
 
     fn file(path: &Path) -> Self {
@@ -64,6 +69,7 @@ impl Located {
             facts: Some(model.facts.clone()),
             adapters: adapters.collect(),
             aliases: model.aliases.clone(),
+            found_adapters: model.adapters.clone(),
             ..Self::at(ModelSource::Gguf { path: model.path.clone() })
         }
     }
@@ -82,6 +88,13 @@ impl Planned {
 }
 
 impl Catalog {
+    fn add(&mut self, name: String, located: &Located, model: Planned) {
+        if !located.found_adapters.is_empty() {
+            self.adapters.insert(name.clone(), located.found_adapters.clone());
+        }
+        self.models.insert(name, model);
+    }
+
     fn spell(&mut self, name: &str, located: &Located) {
         for alias in &located.aliases {
             self.spellings.entry(alias.clone()).or_insert_with(|| name.to_owned());
@@ -96,6 +109,7 @@ impl Catalog {
             registry.add_alias(alias, name);
         }
         registry.set_spellings(self.spellings.clone());
+        registry.set_found_adapters(&self.adapters);
     }
 
     /// The name under which a model is listed, by any of its names.
@@ -131,7 +145,8 @@ impl Config {
         let mut catalog = Catalog::default();
         let (load, generate) = (self.load(), self.file.settings.sampling.defaults());
         for (name, located) in &known {
-            catalog.models.insert(name.clone(), self.planned(name, located, &load, generate.clone(), Vec::new()));
+            let model = self.planned(name, located, &load, generate.clone(), Vec::new());
+            catalog.add(name.clone(), located, model);
             catalog.spell(name, located);
         }
         self.add_base(&mut catalog);
@@ -155,7 +170,7 @@ impl Config {
         let model = self.planned(&name, &located, &self.load(), generate, self.asked_adapters());
         let mut catalog = Catalog::default();
         catalog.spell(&name, &located);
-        catalog.models.insert(name, model);
+        catalog.add(name, &located, model);
         catalog
     }
 
@@ -199,7 +214,7 @@ impl Config {
             catalog.spell(&name, &located);
             catalog.aliases.insert("phi3-lora".into(), name.clone());
             catalog.aliases.insert("default".into(), name.clone());
-            catalog.models.insert(name, model);
+            catalog.add(name, &located, model);
         }
     }
 
@@ -221,7 +236,8 @@ impl Config {
         for alias in model.own.alias.iter().flat_map(|set| &set.value) {
             catalog.aliases.insert(alias.to_lowercase(), name.clone());
         }
-        catalog.models.insert(name.clone(), self.planned(&name, &located, &load, sampling.defaults(), adapters));
+        let model = self.planned(&name, &located, &load, sampling.defaults(), adapters);
+        catalog.add(name, &located, model);
     }
 
     /// The section, the section of its base, that of the base's base and so on.

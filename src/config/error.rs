@@ -25,7 +25,7 @@ impl Problem {
         let text = source[line_start..line_end].trim_end_matches('\r');
         let before = &source[line_start..start.min(line_start + text.len())];
         let line = source[..line_start].matches('\n').count() + 1;
-        let end = source.floor_char_boundary(span.end.clamp(start, line_start + text.len()).max(start));
+        let end = source.floor_char_boundary(span.end.min(line_start + text.len()).max(start));
         let marked = source[start..end].chars().count().max(1);
         // Tabs stay tabs, so that the mark stands below what it means.
         let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();

@@ -11,10 +11,10 @@ use toml::de::{DeTable, DeValue};
 use super::check;
 use super::error::{ConfigError, Problem};
 use super::keys::{LoadSettings, ModelSettings, NOT_SERVED, SYNONYMS, SamplingSettings, ServerSettings};
-use super::kinds::{nearest, quoted};
+use super::kinds::quoted;
 use super::setting::{Origin, Section, Set};
 use super::source::is_name;
-use crate::library::untagged;
+use crate::library::{nearest, untagged};
 
 /// What a config file says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -196,7 +196,7 @@ fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>, place: Place<'_>
     if ModelSettings::KEYS.contains(&key) {
         return format!("`{key}` belongs into a model's section, [models.NAME]");
     }
-    match nearest(key, known) {
+    match nearest(key, known).first() {
         Some(near) => format!("there is no setting `{key}` here; did you mean `{near}`?"),
         None => format!("there is no setting `{key}`; `shimmy config show` shows all that there are"),
     }

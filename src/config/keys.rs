@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::kinds::{
-    Adapter, Kind, Misfit, Secret, adapter, layers, log_filter, many, number, parsed, path, secret, switch, text,
+    Adapter, ApiKey, Kind, Misfit, adapter, api_key, layers, log_filter, many, number, parsed, path, switch, text,
     whole, word,
 };
 use super::setting::{Entry, Origin, Section, Set, settings, value, words};
@@ -34,7 +34,7 @@ settings! {
         model_dirs: Vec<PathBuf> = many(path()), value("[]");
         memory_budget: MemoryBudget = parsed("an amount of memory: \"12GiB\", \"80%\" or \"CUDA0=20GiB,CPU=50%\""),
             words("what is free");
-        api_key: Vec<Secret> = many(secret()), words("none");
+        api_key: Vec<ApiKey> = many(api_key()), words("none");
         /// As `shimmy key` writes it.
         api_key_file: PathBuf = path(), words("`keys` beside the default config file, where it is");
         allow_host: Vec<String> = many(text("a name like \"example.com\", \"*.example.com\" or \"*\"")), value("[]");

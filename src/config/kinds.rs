@@ -8,6 +8,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::library::nearest;
 use crate::placement::GpuLayers;
 
 /// A value that is not of its kind.
@@ -153,7 +154,9 @@ impl<T: Copy + PartialEq> Kind<T> for Word<T> {
         }
         let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
         let mut expected = format!("one of {}", names.join(", "));
-        if let Some(near) = node.get_ref().as_str().and_then(|text| nearest(text, names.iter().copied())) {
+        if let Some(near) =
+            node.get_ref().as_str().and_then(|text| nearest(text, names.iter().copied()).into_iter().next())
+        {
             expected.push_str(&format!("; did you mean {near:?}?"));
         }
         Err(Misfit::new(node, expected))
@@ -302,43 +305,43 @@ impl Kind<Adapter> for AdapterKind {
     }
 }
 
-/// A key, which is never shown.
+/// A key in plain text. It is never printed but by who made it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct ApiKey(String);
 
-impl Secret {
+impl ApiKey {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl From<String> for Secret {
+impl From<String> for ApiKey {
     fn from(text: String) -> Self {
         Self(text)
     }
 }
 
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret")
+        f.write_str("ApiKey(…)")
     }
 }
 
-pub(super) struct SecretKind;
+pub(super) struct ApiKeyKind;
 
-pub(super) const fn secret() -> SecretKind {
-    SecretKind
+pub(super) const fn api_key() -> ApiKeyKind {
+    ApiKeyKind
 }
 
-impl Kind<Secret> for SecretKind {
-    fn read(&self, node: &Spanned<DeValue<'_>>) -> Result<Secret, Misfit> {
+impl Kind<ApiKey> for ApiKeyKind {
+    fn read(&self, node: &Spanned<DeValue<'_>>) -> Result<ApiKey, Misfit> {
         let text = node.get_ref().as_str().filter(|text| !text.is_empty());
-        text.map(|text| Secret(text.to_owned()))
+        text.map(|text| ApiKey(text.to_owned()))
             .ok_or_else(|| Misfit { found: "no key".into(), ..Misfit::new(node, "a text in quotes") })
     }
 
-    fn write(&self, value: &Secret) -> String {
+    fn write(&self, value: &ApiKey) -> String {
         quoted(&value.0)
     }
 
@@ -382,13 +385,6 @@ pub(super) fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
-}
-
-/// The one that was meant, if one is near enough.
-pub(super) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let text = text.to_lowercase();
-    let distances = known.map(|name| (strsim::damerau_levenshtein(&text, name), name));
-    distances.filter(|(distance, name)| *distance <= name.len().max(text.len()) / 3).min().map(|(_, name)| name)
 }
 
 /// A value in an error message.

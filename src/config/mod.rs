@@ -24,14 +24,14 @@ pub use catalog::{Catalog, Planned};
 pub use error::{ConfigError, Problem};
 pub use file::{Model, Settings, parse, print};
 pub use keys::{CACHE_TYPES, FLASH_ATTENTION, LoadSettings, ModelSettings, SamplingSettings, ServerSettings};
-pub use kinds::{Adapter, Secret};
+pub use kinds::{Adapter, ApiKey};
 pub use reload::{Changes, Live};
 pub use setting::{Entry, Fallback, Origin, Set};
 pub use show::show;
 
 use crate::library::{Found, SearchPath, search_paths};
 use crate::placement::PlacementSpec;
-use crate::registry::{LoadDefaults, Registry};
+use crate::registry::Registry;
 use crate::system;
 
 /// What the command line and the environment say.
@@ -178,21 +178,7 @@ impl Config {
     }
 
     fn empty_registry(&self) -> Registry {
-        Registry::new(self.load_defaults(), keys::get(&self.server().memory_budget).unwrap_or_default())
-    }
-
-    /// What models get that nobody says anything of.
-    fn load_defaults(&self) -> LoadDefaults {
-        let load = self.load();
-        LoadDefaults {
-            placement: load.placement(),
-            context_tokens: keys::get(&load.ctx_size),
-            threads: keys::get(&load.threads),
-            template: keys::get(&load.template),
-            serve: load.serve(),
-            keep_alive: keys::get(&load.keep_alive).unwrap_or_default(),
-            generate: self.file.settings.sampling.defaults(),
-        }
+        Registry::new(keys::get(&self.server().memory_budget).unwrap_or_default())
     }
 
     /// The settings of models that have no section.

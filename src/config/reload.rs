@@ -73,7 +73,6 @@ impl Live {
         warn(&config.file);
         let mut changes =
             Changes { needs_restart: needs_restart(&self.started, &config.server()), ..Changes::default() };
-        self.registry.set_defaults(config.load_defaults());
         for name in self.catalog.models.keys().filter(|name| !catalog.models.contains_key(*name)) {
             self.registry.remove(name);
             changes.removed.push(name.clone());
@@ -85,6 +84,7 @@ impl Live {
             }
         }
         self.registry.set_spellings(catalog.spellings.clone());
+        self.registry.set_found_adapters(&catalog.adapters);
         changes.aliases = self.realias(&catalog.aliases);
         (self.config, self.catalog) = (config, catalog);
         Ok(changes)

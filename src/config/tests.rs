@@ -20,6 +20,12 @@ fn errors_say_where_and_what_is_allowed() {
     }
 }
 
+#[test]
+fn what_is_wrong_among_line_ends_has_its_place_before_them() {
+    let problem = Problem::new("a = 1\r\r\n", 6..8, "why");
+    assert_eq!(problem.to_string(), "1:6: why\n  |\n1 | a = 1\n  |      ^");
+}
+
 const BROKEN: &[(&str, &str)] = &[
     (
         "bind = ",

@@ -21,16 +21,16 @@ struct AdapterInner {
     path: PathBuf,
 }
 
-// SAFETY: llama.cpp only reads a loaded adapter; loading and freeing take the model's lock.
+// SAFETY: llama.cpp only reads a loaded adapter; loading and freeing are writes to the model.
 unsafe impl Send for AdapterInner {}
 // SAFETY: as above.
 unsafe impl Sync for AdapterInner {}
 
 impl Drop for AdapterInner {
     fn drop(&mut self) {
-        let _guard = self.model.write_lock();
-        // SAFETY: no context has it attached, since each that does holds a clone; the model is still alive.
-        unsafe { llama_sys::llama_adapter_lora_free(self.raw.as_ptr()) };
+        // No context has it attached, since each that does holds a clone. An engine's thread may be here while another file
+        // is read, so this must not wait.
+        self.model.discard(self.raw);
     }
 }
 
@@ -43,6 +43,7 @@ impl Adapter {
         let header = gguf::Header::open(path)?;
         gguf::validate_adapter(&header, model.header())?;
         let c_path = c_path(path)?;
+        read_ahead(path).map_err(|error| gguf::GgufError::Io { path: path.to_owned(), error })?;
         let mut raw = std::ptr::null_mut();
         let guard = model.write_lock();
         // SAFETY: the path is NUL-terminated, the model live and locked.
@@ -71,4 +72,12 @@ impl Adapter {
     pub(super) fn raw(&self) -> *mut llama_sys::llama_adapter_lora {
         self.0.raw.as_ptr()
     }
+}
+
+/// Brings the file into the system's cache. llama.cpp reads it under the model's lock, for which an engine may have to wait:
+/// for memory then, and not for a disk.
+fn read_ahead(path: &Path) -> std::io::Result<()> {
+    const STEP: usize = 1 << 20;
+    let mut file = std::io::BufReader::with_capacity(STEP, std::fs::File::open(path)?);
+    std::io::copy(&mut file, &mut std::io::sink()).map(drop)
 }

@@ -123,7 +123,7 @@ pub struct Context {
     retired: Vec<ComputeThreads>,
     /// Attached to `raw`; freed only after it is detached or `raw` is gone.
     adapters: Vec<Adapter>,
-    /// See `shim_set_adapters`.
+    /// Of adapters; see `shim_set_adapters`.
     reserved_nodes: u32,
     /// Which rows of the last decoded batch have outputs.
     outputs: Vec<bool>,
@@ -383,8 +383,9 @@ impl Context {
         Ok(unsafe { std::slice::from_raw_parts(data, self.model.n_embd_out()) })
     }
 
-    /// Makes exactly these adapters active, each with its scale, from the next decode on. With more adapters loaded than
-    /// ever before this reserves memory anew, else it costs little; no change costs nothing.
+    /// Makes exactly these adapters active, each with its scale, from the next decode on. Where they need a larger graph than
+    /// any before, this reserves memory anew, and waits while an adapter is loaded; else it costs little. No change costs
+    /// nothing.
     ///
     /// # Errors
     /// [`LlamaError::ForeignAdapter`], a scale that is not a number.
@@ -403,22 +404,26 @@ impl Context {
         }
         let mut raw: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.raw()).collect();
         let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
-        let (context, mut reserved_nodes) = (self.raw(), self.reserved_nodes);
-        // Reserving counts the adapters that are loaded.
-        let guard = self.model.write_lock();
-        // SAFETY: both arrays have `raw.len()` entries; the adapters belong to this model and are kept below. The lock keeps
-        // others from loading or freeing one.
-        let (status, log) = callback::capture_log(|| unsafe {
+        let mut short = false;
+        // SAFETY: both arrays have `raw.len()` entries; the adapters belong to this model and are kept below.
+        let (mut status, mut log) = callback::capture_log(|| unsafe {
             llama_sys::shim_set_adapters(
-                context,
+                self.raw.as_ptr(),
                 raw.as_mut_ptr(),
                 scales.as_mut_ptr(),
                 raw.len(),
-                &raw mut reserved_nodes,
+                self.reserved_nodes,
+                &raw mut short,
             )
         });
-        drop(guard);
-        self.reserved_nodes = reserved_nodes;
+        if short {
+            // Reserving looks at all adapters that are loaded.
+            let _guard = self.model.write_lock();
+            // SAFETY: a live context; the lock keeps others from loading or freeing an adapter.
+            (status, log) = callback::capture_log(|| unsafe {
+                llama_sys::shim_reserve_for_adapters(self.raw.as_ptr(), &raw mut self.reserved_nodes)
+            });
+        }
         let new = adapters.iter().map(|(adapter, _)| adapter.clone()).collect();
         // The old ones are dropped only now, when llama.cpp no longer points at them.
         let old = std::mem::replace(&mut self.adapters, new);

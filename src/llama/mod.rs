@@ -25,6 +25,7 @@ mod select;
 mod state;
 mod threads;
 mod vocab;
+mod writes;
 
 pub use adapter::Adapter;
 pub use answer_parser::{Answer, AnswerParser};

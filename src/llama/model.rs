@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::gguf;
 
@@ -12,6 +12,7 @@ use super::callback::{self, Progress};
 use super::device::Device;
 use super::error::{LlamaError, check, last_error};
 use super::vocab::Vocab;
+use super::writes::{Writes, Writing};
 
 /// Where the layers go.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,8 @@ impl Default for ModelParams {
 #[derive(Clone, Debug)]
 pub struct Model(Arc<ModelInner>);
 
+type RawAdapter = NonNull<llama_sys::llama_adapter_lora>;
+
 #[derive(Debug)]
 struct ModelInner {
     raw: NonNull<llama_sys::llama_model>,
@@ -70,10 +73,10 @@ struct ModelInner {
     on_cpu: bool,
     simulated: bool,
     /// llama.cpp writes to the model when a context is created and when an adapter is loaded or freed.
-    writing: Mutex<()>,
+    writes: Writes<RawAdapter>,
 }
 
-// SAFETY: llama.cpp reads a loaded model from any thread; the calls that write to it take `writing`.
+// SAFETY: llama.cpp reads a loaded model from any thread; the calls that write to it go through `writes`.
 unsafe impl Send for ModelInner {}
 // SAFETY: as above.
 unsafe impl Sync for ModelInner {}
@@ -165,7 +168,8 @@ impl Model {
             n_tokens_vocab: u32::try_from(n_tokens).unwrap_or(0),
             on_cpu: matches!(params.offload, Offload::Cpu),
             simulated: params.simulated,
-            writing: Mutex::new(()),
+            // SAFETY: no context has a discarded adapter attached, and `Writes` lets nobody write to the model meanwhile.
+            writes: Writes::new(|adapter| unsafe { llama_sys::llama_adapter_lora_free(adapter.as_ptr()) }),
         })))
     }
 
@@ -349,8 +353,13 @@ impl Model {
     }
 
     /// Held around the calls that write to the model.
-    pub(super) fn write_lock(&self) -> MutexGuard<'_, ()> {
-        self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn write_lock(&self) -> Writing<'_, RawAdapter> {
+        self.0.writes.begin()
+    }
+
+    /// Frees an adapter of this model that no context has attached. Never waits for a write.
+    pub(super) fn discard(&self, adapter: RawAdapter) {
+        self.0.writes.discard(adapter);
     }
 }
 

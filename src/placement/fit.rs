@@ -1,8 +1,15 @@
 //! Whether a model fits, and what would. Sizes come from llama.cpp, which lays everything out without allocating it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::report::{DeviceUse, PlacementReport};
+use super::verify::CPU;
+use crate::gguf;
+
+/// Bytes on devices, by llama.cpp's names for them, e.g. `CPU` or `CUDA0`.
+pub type Bytes = BTreeMap<String, u64>;
 
 /// What a device would hold, beside what it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,11 +58,32 @@ pub struct MemoryPlan {
 /// Free bytes of a device by its name.
 pub type Free<'a> = &'a dyn Fn(&str) -> u64;
 
+/// Most bytes that a model may take of a device, where somebody limits that.
+pub type Limit<'a> = &'a dyn Fn(&str) -> Option<u64>;
+
+/// Nobody limits anything.
+pub const NO_LIMIT: Limit<'static> = &|_| None;
+
+/// What an adapter takes: its tensors lie beside the layers that they change, the others in the CPU's memory. `layers` are
+/// the devices of the layers.
+#[must_use]
+pub fn adapter_bytes(adapter: &gguf::Header, layers: &[String]) -> Bytes {
+    let mut bytes = Bytes::new();
+    // llama.cpp reads no others.
+    let used = |name: &str| name.ends_with(".lora_a") || name.ends_with(".lora_b");
+    for tensor in adapter.tensors().iter().filter(|tensor| used(&tensor.name)) {
+        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let device = layer.and_then(|layer| layers.get(layer)).map_or(CPU, String::as_str);
+        *bytes.entry(device.to_owned()).or_default() += tensor.bytes().unwrap_or(0);
+    }
+    bytes
+}
+
 /// Compares needs with what is free. Drivers, other programs and fragments of memory want their share, too.
 #[must_use]
 pub fn needs(report: &PlacementReport, free: Free<'_>) -> Vec<DeviceNeed> {
     let need = |usage: &DeviceUse| {
-        let needed_bytes = usage.weights_bytes + usage.context_bytes + usage.compute_bytes;
+        let needed_bytes = usage.total_bytes();
         let free_bytes = free(&usage.name);
         DeviceNeed {
             usage: usage.clone(),
@@ -91,7 +119,8 @@ pub fn largest<E>(
 
 #[cfg(test)]
 mod tests {
-    use super::{largest, needs};
+    use super::{Bytes, adapter_bytes, largest, needs};
+    use crate::gguf::{Header, writer};
     use crate::placement::{DeviceUse, PlacementReport};
 
     #[test]
@@ -115,15 +144,31 @@ mod tests {
     #[test]
     fn a_device_needs_some_air() {
         let usage = DeviceUse { name: "CUDA0".into(), weights_bytes: 3200, ..DeviceUse::default() };
-        let report = PlacementReport {
-            backend: "cuda".into(),
-            devices: vec![usage],
-            gpu_layers: 1,
-            total_layers: 1,
-            why: String::new(),
-        };
+        let report = report(vec![usage]);
         let fits = |free| needs(&report, &|_| free)[0].fits;
         assert!(fits(3300));
         assert!(!fits(3299));
+    }
+
+    fn report(devices: Vec<DeviceUse>) -> PlacementReport {
+        PlacementReport { backend: "cuda".into(), devices, gpu_layers: 1, total_layers: 1, why: String::new() }
+    }
+
+    #[test]
+    fn an_adapter_lies_beside_the_layers_that_it_changes() {
+        let mut file = writer::lora("llama", "blk.1.attn_q.weight", [64, 32], 1.0);
+        file.random("output.weight.lora_a", &[64, 2], 0.0).random("output.weight.lora_b", &[2, 8], 0.0);
+        file.random("blk.1.attn_norm.weight", &[64], 0.0);
+        let header = Header::parse(&file.to_bytes()).expect("an adapter");
+        let layers = ["CPU", "CUDA0"].map(str::to_owned);
+        let on_gpu: u64 = header.tensors().iter().filter(|t| t.name.contains("attn_q")).filter_map(|t| t.bytes()).sum();
+        let expected = Bytes::from([("CPU".into(), 4 * (128 + 16)), ("CUDA0".into(), on_gpu)]);
+        assert!(on_gpu > 0);
+        assert_eq!(adapter_bytes(&header, &layers), expected);
+
+        let mut report = report(vec![DeviceUse { name: "CUDA0".into(), weights_bytes: 5, ..DeviceUse::default() }]);
+        report.add_adapters(&expected);
+        assert_eq!(report.held(), Bytes::from([("CPU".into(), 576), ("CUDA0".into(), 5 + on_gpu)]));
+        assert_eq!(needs(&report, &|_| 0)[0].needed_bytes, 5 + on_gpu, "it is needed as well");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fit::Limit;
 #[cfg(feature = "llama")]
 use super::hardware::kernel_driver;
 use super::spec::GpuBackend;
@@ -128,6 +129,17 @@ impl Inventory {
     #[must_use]
     pub fn is_registered(&self, backend: GpuBackend) -> bool {
         self.registered.iter().any(|name| backend.registered_names().contains(&name.as_str()))
+    }
+
+    /// The same with no more free memory than models may take.
+    #[must_use]
+    pub fn within(&self, limit: Limit<'_>) -> Self {
+        let mut limited = self.clone();
+        for device in &mut limited.devices {
+            let most = limit(&device.name).map_or(u64::MAX, |bytes| bytes >> 20);
+            device.memory_free_mb = device.memory_free_mb.min(most);
+        }
+        limited
     }
 
     /// Names of all backends in this binary, the CPU included.

@@ -12,7 +12,7 @@ mod tests;
 mod verify;
 
 pub use error::PlacementError;
-pub use fit::{Alternative, DeviceNeed, MemoryPlan, largest, needs};
+pub use fit::{Alternative, Bytes, DeviceNeed, Limit, MemoryPlan, NO_LIMIT, adapter_bytes, largest, needs};
 pub use hardware::{PciGpu, kernel_driver, pci_gpus};
 pub use inventory::{DeviceReport, Inventory, Kind, ModuleReport, ModuleState, is_software};
 pub use report::{BackendReport, DeviceUse, PlacementReport, SystemReport};

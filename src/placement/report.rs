@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::PlacementError;
+use super::fit::Bytes;
 use super::inventory::{DeviceReport, Inventory, ModuleReport};
 use super::select::{choose, why_none};
 use super::spec::{GpuBackend, PlacementSpec};
@@ -84,9 +85,23 @@ pub struct DeviceUse {
     pub context_bytes: u64,
     /// What a pass needs beside them.
     pub compute_bytes: u64,
+    /// LoRA adapters, by the sizes of their tensors.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub adapter_bytes: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl DeviceUse {
+    /// All that it holds.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes + self.context_bytes + self.compute_bytes + self.adapter_bytes
+    }
+
     /// `Vulkan0 (NVIDIA H200)`, or `CPU`.
     #[must_use]
     pub fn title(&self) -> String {
@@ -106,6 +121,26 @@ pub struct PlacementReport {
     /// Why it runs there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
+}
+
+impl PlacementReport {
+    /// Counts adapters in.
+    pub fn add_adapters(&mut self, bytes: &Bytes) {
+        for (name, bytes) in bytes {
+            match self.devices.iter_mut().find(|device| device.name == *name) {
+                Some(device) => device.adapter_bytes += bytes,
+                None => {
+                    self.devices.push(DeviceUse { name: name.clone(), adapter_bytes: *bytes, ..DeviceUse::default() })
+                }
+            }
+        }
+    }
+
+    /// What it holds on each device.
+    #[must_use]
+    pub fn held(&self) -> Bytes {
+        self.devices.iter().map(|device| (device.name.clone(), device.total_bytes())).collect()
+    }
 }
 
 impl std::fmt::Display for PlacementReport {

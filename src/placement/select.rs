@@ -32,6 +32,22 @@ impl Choice {
         }
     }
 
+    /// Shares layers out by what the devices have free in `inventory`, where that is less than llama.cpp finds, and nobody
+    /// asked for other shares.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn share_within(&mut self, inventory: &Inventory) {
+        let free = |chosen: &DeviceReport| {
+            let device = inventory.devices.iter().find(|device| device.name == chosen.name);
+            device.map_or(chosen.memory_free_mb, |device| device.memory_free_mb)
+        };
+        if self.tensor_split.is_empty() && self.devices.iter().any(|device| free(device) < device.memory_free_mb) {
+            let shares: Vec<f32> = self.devices.iter().map(|device| free(device) as f32).collect();
+            if shares.iter().sum::<f32>() > 0.0 {
+                self.tensor_split = shares;
+            }
+        }
+    }
+
     /// The devices that are to hold layers.
     #[must_use]
     pub fn holders(&self) -> &[DeviceReport] {

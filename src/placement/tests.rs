@@ -254,3 +254,27 @@ fn the_report_says_of_each_backend_what_it_lacks() {
     assert!(reason("vulkan").contains("no driver"));
     assert_eq!((report.auto.as_str(), report.auto_why.as_str()), ("cpu", "vulkan finds no device"));
 }
+
+#[test]
+fn what_models_may_take_limits_what_is_free() {
+    const GIB: u64 = 1 << 30;
+    let machine = machine(&["CUDA"], &[("CUDA0", "A"), ("CUDA1", "B")]);
+    let limit = |device: &str| match device {
+        "CUDA0" => Some(2 * GIB),
+        "CUDA1" => Some(64 * GIB),
+        _ => None,
+    };
+    let within = machine.within(&limit);
+    let free: Vec<u64> = within.devices.iter().map(|device| device.memory_free_mb).collect();
+    assert_eq!(free, [2048, 8000, 8000], "never more than is free");
+
+    let mut choice = choose(&machine, &asked(GpuBackend::Auto)).expect("there are GPUs");
+    choice.share_within(&machine);
+    assert_eq!(choice.tensor_split, [0.0; 0], "llama.cpp shares by the same");
+    choice.share_within(&within);
+    assert_eq!(choice.tensor_split, [2048.0, 8000.0]);
+    let split = PlacementSpec { tensor_split: vec![1.0, 1.0], ..asked(GpuBackend::Auto) };
+    let mut choice = choose(&machine, &split).expect("there are GPUs");
+    choice.share_within(&within);
+    assert_eq!(choice.tensor_split, [1.0, 1.0], "as it was asked for");
+}

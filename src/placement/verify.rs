@@ -15,7 +15,7 @@ pub struct Actual {
 }
 
 /// Name of the CPU among llama.cpp's devices.
-const CPU: &str = "CPU";
+pub(super) const CPU: &str = "CPU";
 
 /// Compares, and reports what runs where.
 ///

@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use bytesize::ByteSize;
 
-/// Bytes on devices, by llama.cpp's names for them, e.g. `CPU` or `CUDA0`.
-pub type Bytes = BTreeMap<String, u64>;
+pub use crate::placement::Bytes;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Limit {
@@ -29,6 +28,14 @@ pub struct MemoryBudget {
 #[error("{0:?} is no amount of memory: write e.g. 12GiB, 80%, or CUDA0=20GiB,CPU=50%")]
 pub struct BadBudget(String);
 
+/// A budget for a device that is not there, or whose memory cannot be limited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no device {device:?} whose memory can be limited; there are: {}", .known.join(", "))]
+pub struct UnknownDevice {
+    device: String,
+    known: Vec<String>,
+}
+
 impl MemoryBudget {
     /// Whether anything was asked for.
     #[must_use]
@@ -36,9 +43,21 @@ impl MemoryBudget {
         *self == Self::default()
     }
 
-    /// The devices that it names, in lower case.
-    pub fn named_devices(&self) -> impl Iterator<Item = &str> {
-        self.devices.keys().map(String::as_str)
+    /// Whether the devices that it names are there. `known` are those whose memory can be limited, by llama.cpp's names; the
+    /// CPU's always can.
+    ///
+    /// # Errors
+    /// The first one that is not.
+    pub fn check_devices<T: Iterator<Item = String>>(&self, known: impl FnOnce() -> T) -> Result<(), UnknownDevice> {
+        let mut named = self.devices.keys().filter(|device| *device != "cpu").peekable();
+        if named.peek().is_none() {
+            return Ok(());
+        }
+        let known: Vec<String> = known().collect();
+        match named.find(|device| !known.iter().any(|name| name.eq_ignore_ascii_case(device))) {
+            Some(unknown) => Err(UnknownDevice { device: unknown.clone(), known }),
+            None => Ok(()),
+        }
     }
 
     fn limit(&self, device: &str) -> Option<Limit> {
@@ -108,6 +127,13 @@ impl fmt::Display for MemoryBudget {
     }
 }
 
+/// Adds device by device.
+pub(super) fn add(to: &mut Bytes, more: &Bytes) {
+    for (device, bytes) in more {
+        *to.entry(device.clone()).or_default() += bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::MemoryBudget;
@@ -125,6 +151,20 @@ mod tests {
         assert_eq!(budget.of("CPU", Some(7)), Some(7));
         assert!(!budget.is_explicit("CPU"));
         assert_eq!(budget.to_string().parse(), Ok(budget));
+    }
+
+    #[test]
+    fn devices_must_be_there() {
+        let check = |budget: &str| {
+            let known = || ["CPU", "CUDA0"].into_iter().map(str::to_owned);
+            let budget = budget.parse::<MemoryBudget>().expect("a budget");
+            budget.check_devices(known).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("80%,cuda0=1GiB,cpu=1GiB"), Ok(()));
+        let words = "there is no device \"cuda1\" whose memory can be limited; there are: CPU, CUDA0";
+        assert_eq!(check("CUDA0=1GiB,CUDA1=1GiB"), Err(words.into()));
+        let not_asked = || -> std::iter::Empty<String> { panic!("looking for devices takes a while") };
+        assert_eq!("CPU=50%".parse::<MemoryBudget>().expect("a budget").check_devices(not_asked), Ok(()));
     }
 
     #[test]

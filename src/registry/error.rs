@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 
 use super::pool::NotLent;
-use super::residency::Failure;
+use super::residency::{Failure, Growth};
 use crate::runner::LoadError;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,12 @@ pub enum RegistryError {
         ByteSize(*.needed), ByteSize(*.budget)
     )]
     TooLarge { model: String, device: String, needed: u64, budget: u64 },
+    /// Beside what is in use.
+    #[error(
+        "the adapter {adapter} needs {} on {device} beside {model}, and {} is left there for it; unload adapters or models, or raise --memory-budget",
+        ByteSize(*.needed), ByteSize(*.left)
+    )]
+    NoRoomForAdapter { model: String, adapter: String, device: String, needed: u64, left: u64 },
     /// Try again later.
     #[error("{model} is not loaded, and there is no room for it: {why}")]
     Busy { model: String, why: String },
@@ -32,6 +38,15 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    pub(super) fn not_grown(model: &str, adapter: &str, why: Growth) -> Self {
+        let (model, adapter) = (model.to_owned(), adapter.to_owned());
+        match why {
+            Growth::NoRoom { device, needed, left } => Self::NoRoomForAdapter { model, adapter, device, needed, left },
+            // Only where the program ends.
+            Growth::Done | Growth::Wait => Self::Cancelled { model },
+        }
+    }
+
     pub(super) fn not_lent(model: &str, why: NotLent) -> Self {
         let model = model.to_owned();
         match why {

@@ -28,6 +28,10 @@ impl Lease {
         &self.name
     }
 
+    pub(super) fn id(&self) -> ModelId {
+        self.id
+    }
+
     #[must_use]
     pub fn runner(&self) -> &dyn Runner {
         self.runner.as_deref().unwrap_or_else(|| unreachable!("it is there until the lease is dropped"))

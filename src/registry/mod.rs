@@ -11,43 +11,28 @@ mod pool;
 #[cfg(test)]
 mod pool_tests;
 mod residency;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use adapters::{AdapterChange, AdapterError, AdapterSpec, AdapterStatus, NotSettled};
-pub use budget::{BadBudget, MemoryBudget};
+pub use budget::{BadBudget, MemoryBudget, UnknownDevice};
 pub use entry::{ModelStatus, State};
 pub use error::RegistryError;
 pub use keep_alive::{BadKeepAlive, KeepAlive};
 pub use lease::Lease;
 pub use pool::Cancel;
 
-use crate::library::{Facts, Found, nearest, untagged};
-use crate::placement::{MemoryPlan, PlacementSpec};
-#[cfg(test)]
-use crate::runner::StubSpeed;
-use crate::runner::{self, GenerateDefaults, LoadSpec, ModelSource, ServeSpec};
+use crate::library::{Facts, nearest, untagged};
+use crate::placement::{MemoryPlan, NO_LIMIT};
+use crate::runner::{self, LoadSpec};
+use adapters::Adapters;
 use entry::Entry;
 use loader::RunnerLoader;
 use pool::Pool;
-
-/// What every load shares.
-#[derive(Clone, Debug, Default)]
-pub struct LoadDefaults {
-    pub placement: PlacementSpec,
-    /// Tokens; see [`LoadSpec::context_tokens`].
-    pub context_tokens: Option<u32>,
-    pub threads: Option<u32>,
-    pub template: Option<String>,
-    pub serve: ServeSpec,
-    /// How long models stay that nobody uses.
-    pub keep_alive: KeepAlive,
-    /// What requests get that leave it open.
-    pub generate: GenerateDefaults,
-}
 
 /// All known models, of which as many stay loaded as there is room for. Shared by everything that serves them.
 #[derive(Debug)]
@@ -56,29 +41,22 @@ pub struct Registry {
     aliases: RwLock<BTreeMap<String, String>>,
     /// Other names of models that were found. They are not listed, and names and aliases go before them.
     spellings: RwLock<BTreeMap<String, String>>,
-    adapters: adapters::Adapters,
-    defaults: RwLock<LoadDefaults>,
+    adapters: Adapters,
     pool: Pool,
     next_id: AtomicU64,
 }
 
 impl Registry {
     #[must_use]
-    pub fn new(defaults: LoadDefaults, budget: MemoryBudget) -> Self {
+    pub fn new(budget: MemoryBudget) -> Self {
         Self {
             entries: RwLock::default(),
             aliases: RwLock::default(),
             spellings: RwLock::default(),
-            adapters: adapters::Adapters::default(),
-            defaults: RwLock::new(defaults),
+            adapters: Adapters::default(),
             pool: Pool::new(Box::new(RunnerLoader), budget),
             next_id: AtomicU64::new(0),
         }
-    }
-
-    /// What models get that are added from now on.
-    pub fn set_defaults(&self, defaults: LoadDefaults) {
-        *self.defaults.write().unwrap_or_else(PoisonError::into_inner) = defaults;
     }
 
     /// Adds a model, or puts it in the place of the one that has its name, which leaves when nobody uses it any more. A
@@ -96,8 +74,12 @@ impl Registry {
             return false;
         }
         let adapters = spec.adapters.clone();
-        let entry = Entry::new(self.new_id(), name.to_owned(), spec, keep_alive, size_bytes, facts);
-        let old = self.insert(entry, true);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Entry::new(id, name.to_owned(), spec, keep_alive, size_bytes, facts));
+        let old = self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), entry);
+        if let Some(old) = &old {
+            old.retire(&self.pool);
+        }
         self.adapters.replace_usual(name, old.as_ref().map_or(&[], |old| &old.spec().adapters), &adapters);
         true
     }
@@ -112,33 +94,9 @@ impl Registry {
         old.is_some()
     }
 
-    /// Adds what [`crate::library::discover`] found. A name that is taken already keeps its first owner.
-    pub fn add_found(&self, found: Vec<Found>) {
-        for model in found {
-            let adapters =
-                model.ollama.into_iter().flat_map(|layers| layers.adapters).map(|path| (path, 1.0)).collect();
-            let spec = self.spec(&model.name, ModelSource::Gguf { path: model.path }, adapters);
-            self.add_spellings(&model.name, model.aliases);
-            self.insert(self.entry(model.name, spec, model.size_bytes, Some(model.facts)), false);
-        }
-    }
-
-    fn add_spellings(&self, name: &str, aliases: Vec<String>) {
-        let mut spellings = self.spellings.write().unwrap_or_else(PoisonError::into_inner);
-        for alias in aliases {
-            spellings.entry(alias).or_insert_with(|| name.to_owned());
-        }
-    }
-
     /// What models answer to beside their names and aliases, in place of all that was known.
     pub fn set_spellings(&self, spellings: BTreeMap<String, String>) {
         *self.spellings.write().unwrap_or_else(PoisonError::into_inner) = spellings;
-    }
-
-    #[cfg(test)]
-    fn add_stub(&self, name: &str, speed: StubSpeed) {
-        let spec = self.spec(name, ModelSource::Stub(speed), Vec::new());
-        self.insert(self.entry(name.to_owned(), spec, 0, None), true);
     }
 
     /// Lets `alias` mean `name` too.
@@ -156,41 +114,6 @@ impl Registry {
     pub fn aliases(&self) -> Vec<(String, String)> {
         let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
         aliases.iter().map(|(alias, name)| (alias.clone(), name.clone())).collect()
-    }
-
-    fn spec(&self, name: &str, source: ModelSource, adapters: Vec<(PathBuf, f32)>) -> LoadSpec {
-        let defaults = self.defaults.read().unwrap_or_else(PoisonError::into_inner).clone();
-        LoadSpec {
-            source,
-            adapters,
-            template: defaults.template,
-            placement: defaults.placement,
-            context_tokens: defaults.context_tokens,
-            threads: defaults.threads,
-            label: name.to_owned(),
-            serve: defaults.serve,
-            defaults: defaults.generate,
-        }
-    }
-
-    fn entry(&self, name: String, spec: LoadSpec, size_bytes: u64, facts: Option<Facts>) -> Entry {
-        let keep_alive = self.defaults.read().unwrap_or_else(PoisonError::into_inner).keep_alive;
-        Entry::new(self.new_id(), name, spec, keep_alive, size_bytes, facts)
-    }
-
-    fn new_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Returns what was there and had to go.
-    fn insert(&self, entry: Entry, replace: bool) -> Option<Arc<Entry>> {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if !replace && entries.contains_key(entry.name()) {
-            return None;
-        }
-        let old = entries.insert(entry.name().to_owned(), Arc::new(entry))?;
-        old.retire(&self.pool);
-        Some(old)
     }
 
     /// Loads the model if it is not loaded, once however many ask at the same time, and keeps it loaded for as
@@ -244,7 +167,8 @@ impl Registry {
     /// As [`Registry::acquire`].
     pub fn plan(&self, name: &str) -> Result<MemoryPlan, RegistryError> {
         let entry = self.find(name)?;
-        runner::plan(entry.spec()).map_err(|error| RegistryError::Load { model: entry.name().to_owned(), error })
+        runner::plan(entry.spec(), NO_LIMIT)
+            .map_err(|error| RegistryError::Load { model: entry.name().to_owned(), error })
     }
 
     /// Unloads the model, at once where nobody uses it, else when those are done who do. Blocks. Returns whether it was
@@ -318,13 +242,13 @@ fn spellings(name: &str) -> [String; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::{LoadDefaults, MemoryBudget, Registry, RegistryError, State, StubSpeed};
-    use crate::library::{Facts, Found};
+    use std::collections::BTreeMap;
+
+    use super::testing::registry_of;
+    use super::{Registry, RegistryError, State};
 
     fn registry() -> Registry {
-        let registry = Registry::new(LoadDefaults::default(), MemoryBudget::default());
-        registry.add_stub("stub", StubSpeed::Paced);
-        registry
+        registry_of(&["stub"])
     }
 
     #[test]
@@ -367,20 +291,9 @@ mod tests {
 
     #[test]
     fn what_was_found_answers_to_its_other_names() {
-        let found = |name: &str, aliases: &[&str]| Found {
-            name: name.into(),
-            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
-            path: format!("/{name}").into(),
-            size_bytes: 1,
-            because: "a test",
-            facts: Facts::default(),
-            shards: None,
-            projector: None,
-            adapters: Vec::new(),
-            ollama: None,
-        };
-        let registry = registry();
-        registry.add_found(vec![found("foo:7b-q4_0", &["foo-7b", "stub", "lab/foo"])]);
+        let registry = registry_of(&["stub", "foo:7b-q4_0"]);
+        let spellings = ["foo-7b", "stub", "lab/foo"].map(|alias| (alias.to_owned(), "foo:7b-q4_0".to_owned()));
+        registry.set_spellings(BTreeMap::from(spellings));
         for name in ["foo:7b-q4_0", "FOO-7B", "foo-7b:latest", "lab/foo"] {
             assert_eq!(registry.status(name).expect(name).name, "foo:7b-q4_0");
         }

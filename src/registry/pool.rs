@@ -7,11 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::budget::MemoryBudget;
+use super::budget::{Bytes, MemoryBudget, add};
 use super::keep_alive::KeepAlive;
 use super::lease::Lease;
 use super::loader::Loader;
-use super::residency::{Failure, ModelId, Phase, Residency, Step, Ticket};
+use super::residency::{Failure, Growth, ModelId, Phase, Residency, Step, Ticket};
 use crate::runner::{LoadError, LoadSpec, Runner, RunnerInfo};
 
 /// How long a request waits for a model to come. A large one can take minutes from a slow disk.
@@ -84,6 +84,8 @@ struct State {
 struct Loaded {
     name: String,
     runner: Arc<dyn Runner>,
+    /// What of the memory that it is counted with are adapters.
+    adapters: Bytes,
 }
 
 impl Pool {
@@ -154,8 +156,11 @@ impl Pool {
 
     fn survey(&self, wanted: Wanted<'_>, needed: bool) -> MutexGuard<'_, State> {
         let loader = &self.shared.loader;
-        let need = if needed { caught(|| loader.need(wanted.spec)).map(Some) } else { Ok(None) };
-        let found = need.and_then(|need| Ok((need, caught(|| Ok(loader.free()))?)));
+        let found = caught(|| Ok(loader.free())).and_then(|free| {
+            let room = self.shared.lock().residency.room(wanted.id, Some(&free));
+            let need = needed.then(|| caught(|| loader.need(wanted.spec, &|device| room.on(device))));
+            Ok((need.transpose()?, free))
+        });
         let mut state = self.shared.lock();
         match found {
             Ok((need, free)) => state.residency.surveyed(wanted.id, need, free),
@@ -176,8 +181,9 @@ impl Pool {
         let shared = &self.shared;
         shared.progress.store(0, Ordering::Relaxed);
         let mut stays = true;
+        let room = shared.lock().residency.room(wanted.id, None);
         let loaded = caught(|| {
-            shared.loader.load(wanted.spec, &mut |fraction| {
+            shared.loader.load(wanted.spec, &|device| room.on(device), &mut |fraction| {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 shared.progress.store((fraction * 65536.0) as u32, Ordering::Relaxed);
                 stays &= progress(fraction) && !cancel.is_set();
@@ -190,7 +196,8 @@ impl Pool {
         match loaded {
             Ok((runner, used)) => {
                 state.errors.remove(&wanted.id);
-                state.loaded.insert(wanted.id, Loaded { name: wanted.name.to_owned(), runner });
+                let (name, adapters) = (wanted.name.to_owned(), runner.adapters_held());
+                state.loaded.insert(wanted.id, Loaded { name, runner, adapters });
                 state.residency.loaded(wanted.id, used, Instant::now());
             }
             Err(error) => state.fail(wanted.id, error),
@@ -225,7 +232,11 @@ impl Pool {
         let phase = state.residency.phase(id);
         #[allow(clippy::cast_precision_loss)]
         let progress = self.shared.progress.load(Ordering::Relaxed) as f32 / 65536.0;
-        let info = state.loaded.get(&id).map(|loaded| loaded.runner.info().clone());
+        let info = state.loaded.get(&id).map(|loaded| {
+            let mut info = loaded.runner.info().clone();
+            info.placement.add_adapters(&loaded.adapters);
+            info
+        });
         (phase, progress, state.errors.get(&id).cloned(), info)
     }
 
@@ -235,6 +246,39 @@ impl Pool {
         let is_lent = state.residency.lend_loaded(id, Instant::now());
         let loaded = state.loaded.get(&id).filter(|_| is_lent)?;
         Some(Lease::new(&loaded.name, id, Arc::clone(&loaded.runner), &self.shared))
+    }
+
+    /// Makes room for what comes to a lent model, and counts it. Idle models leave for it where that is enough.
+    pub fn grow(&self, lease: &Lease, more: &Bytes) -> Result<(), Growth> {
+        loop {
+            let free = self.shared.loader.free();
+            let mut state = self.shared.lock();
+            match state.residency.grow(lease.id(), more, &free) {
+                Growth::Done => {
+                    if let Some(loaded) = state.loaded.get_mut(&lease.id()) {
+                        add(&mut loaded.adapters, more);
+                    }
+                    return Ok(());
+                }
+                Growth::Wait if !state.closed => {
+                    self.shared.changed.notify_all();
+                    drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                }
+                none => return Err(none),
+            }
+        }
+    }
+
+    /// Counts a lent model's adapters anew.
+    pub fn recount(&self, lease: &Lease) {
+        let held = lease.runner().adapters_held();
+        let mut state = self.shared.lock();
+        if let Some(loaded) = state.loaded.get_mut(&lease.id()) {
+            let before = std::mem::replace(&mut loaded.adapters, held.clone());
+            state.residency.changed(lease.id(), &before, &held);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
     }
 
     /// Looks at the loaded model. `look` must be quick.
@@ -327,7 +371,7 @@ impl Shared {
                 continue;
             }
             drop(state);
-            for Loaded { name, runner } in leaving {
+            for Loaded { name, runner, .. } in leaving {
                 // Waits for the engine's thread to end.
                 drop(runner);
                 tracing::info!(model = name, "model unloaded");

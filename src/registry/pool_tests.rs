@@ -1,7 +1,6 @@
 //! Real threads ask a pool for models that load nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,19 +9,18 @@ use super::budget::Bytes;
 use super::keep_alive::KeepAlive;
 use super::loader::Loader;
 use super::pool::{Cancel, NotLent, Pool, Wanted};
-use super::residency::{Need, Phase};
-use crate::placement::PlacementSpec;
-use crate::runner::{
-    GenerateDefaults, LoadError, LoadSpec, ModelSource, Progress, Runner, ServeSpec, StubRunner, StubSpeed,
-};
+use super::residency::{Growth, Need, Phase};
+use super::testing::stub as spec;
+use crate::placement::Limit;
+use crate::runner::{GenerateDefaults, LoadError, LoadSpec, Progress, Runner, StubRunner, StubSpeed};
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// Loads stubs, and keeps book of them.
+/// Loads stubs, and keeps book of them. Most hold 100 bytes.
 #[derive(Debug, Default)]
 struct Machine {
     loads: AtomicUsize,
-    /// The models that are there, by label, which hold 100 bytes each.
+    /// The models that are there, by label.
     present: Mutex<BTreeMap<String, std::sync::Weak<dyn Runner>>>,
     /// A load goes on until it is told to stop.
     endless: bool,
@@ -31,20 +29,27 @@ struct Machine {
 #[derive(Debug, Clone)]
 struct Shared(Arc<Machine>);
 
-fn hundred() -> Need {
-    Need { bytes: Bytes::from([("CPU".to_owned(), 100)]), reduced: false }
+/// A hundred bytes, or for `auto` as many as it may take of 150.
+fn take(spec: &LoadSpec, limit: Limit<'_>) -> Need {
+    let (wished, most) = if spec.label == "auto" { (150, limit("CPU").unwrap_or(u64::MAX)) } else { (100, 100) };
+    Need { bytes: Bytes::from([("CPU".to_owned(), wished.min(most))]), reduced: most < wished }
 }
 
 impl Loader for Shared {
-    fn need(&self, _: &LoadSpec) -> Result<Need, LoadError> {
-        Ok(hundred())
+    fn need(&self, spec: &LoadSpec, limit: Limit<'_>) -> Result<Need, LoadError> {
+        Ok(take(spec, limit))
     }
 
     fn free(&self) -> Bytes {
         Bytes::from([("CPU".to_owned(), 1000)])
     }
 
-    fn load(&self, spec: &LoadSpec, progress: Progress<'_>) -> Result<(Arc<dyn Runner>, Need), LoadError> {
+    fn load(
+        &self,
+        spec: &LoadSpec,
+        limit: Limit<'_>,
+        progress: Progress<'_>,
+    ) -> Result<(Arc<dyn Runner>, Need), LoadError> {
         match spec.label.as_str() {
             "broken" => return Err(LoadError::Failed("it is broken".into())),
             "panics" => panic!("this load panics on purpose"),
@@ -66,21 +71,7 @@ impl Loader for Shared {
         assert!(present.len() < 2, "three models in a budget for two");
         let old = present.insert(spec.label.clone(), Arc::downgrade(&runner));
         assert!(old.is_none(), "loaded twice");
-        Ok((runner, hundred()))
-    }
-}
-
-fn spec(label: &str) -> LoadSpec {
-    LoadSpec {
-        source: ModelSource::Stub(StubSpeed::Fast),
-        adapters: Vec::<(PathBuf, f32)>::new(),
-        template: None,
-        placement: PlacementSpec::default(),
-        context_tokens: None,
-        threads: None,
-        label: label.to_owned(),
-        serve: ServeSpec::default(),
-        defaults: GenerateDefaults::default(),
+        Ok((runner, take(spec, limit)))
     }
 }
 
@@ -208,4 +199,21 @@ fn a_model_leaves_by_itself_when_its_time_is_over() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(machine.present.lock().expect("no panic")["m"].strong_count(), 0);
+}
+
+#[test]
+fn what_chooses_its_own_size_takes_what_the_others_leave_of_the_budget() {
+    let machine = Arc::new(Machine::default());
+    let pool = pool(&machine);
+    let specs = ["busy", "auto"].map(spec);
+    let ask = |id: usize| pool.acquire(wanted(id as u64, &specs[id]), &Cancel::default(), &mut |_| true).expect("room");
+    let first = ask(0);
+    let second = ask(1);
+    let full = pool.grow(&second, &Bytes::from([("CPU".to_owned(), 1)])).expect_err("the budget is used up");
+    assert_eq!(full, Growth::NoRoom { device: "CPU".into(), needed: 1, left: 0 });
+    drop((first, second));
+    assert!(pool.unload(0) && pool.unload(1));
+    let alone = ask(1);
+    let left = pool.grow(&alone, &Bytes::from([("CPU".to_owned(), 51)])).expect_err("150 of 200 are its own");
+    assert_eq!(left, Growth::NoRoom { device: "CPU".into(), needed: 51, left: 50 });
 }

@@ -8,6 +8,7 @@ use crate::engine::{AdapterSet, EngineAdapter, EngineHandle};
 
 use super::error::RunnerError;
 use super::spec::LoraUse;
+use crate::placement::Bytes;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub(super) struct Adapters {
 struct Loaded {
     path: PathBuf,
     adapter: EngineAdapter,
+    bytes: Bytes,
 }
 
 impl Adapters {
@@ -30,14 +32,24 @@ impl Adapters {
         loaded.get(name).map(|adapter| adapter.path.clone())
     }
 
-    /// Has `load` read the file, unless that is done already and not to be done `again`. Returns the adapter whose place
-    /// the new one took.
+    /// What they hold on each device. One that was replaced or unloaded no longer counts, although what runs may keep it.
+    pub fn held(&self) -> Bytes {
+        let mut held = Bytes::new();
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        for (device, bytes) in loaded.values().flat_map(|adapter| &adapter.bytes) {
+            *held.entry(device.clone()).or_default() += bytes;
+        }
+        held
+    }
+
+    /// Has `load` read the file, unless that is done already and not to be done `again`. It says what the adapter takes, too.
+    /// Returns the adapter whose place the new one took.
     pub fn load<E>(
         &self,
         name: &str,
         path: &Path,
         again: bool,
-        load: impl FnOnce() -> Result<EngineAdapter, E>,
+        load: impl FnOnce() -> Result<(EngineAdapter, Bytes), E>,
     ) -> Result<Option<EngineAdapter>, E> {
         let is_there = || !again && self.path_of(name).as_deref() == Some(path);
         if is_there() {
@@ -47,7 +59,8 @@ impl Adapters {
         if is_there() {
             return Ok(None);
         }
-        let new = Loaded { path: path.to_owned(), adapter: load()? };
+        let (adapter, bytes) = load()?;
+        let new = Loaded { path: path.to_owned(), adapter, bytes };
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         Ok(loaded.insert(name.to_owned(), new).map(|old| old.adapter))
     }
@@ -59,7 +72,7 @@ impl Adapters {
         name: &str,
         path: &Path,
         again: bool,
-        load: impl FnOnce() -> Result<EngineAdapter, E>,
+        load: impl FnOnce() -> Result<(EngineAdapter, Bytes), E>,
     ) -> Result<(), E> {
         if let Some(old) = self.load(name, path, again, load)? {
             engine.unload_adapter(&old);
@@ -97,14 +110,20 @@ pub fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
     if names.is_empty() { "there are none".into() } else { format!("there are: {}", names.join(", ")) }
 }
 
-/// The names of adapters that are given as files only: those of the files, and a number where two have the same.
+/// The name of an adapter that is given as a file only: that of the file.
+#[must_use]
+pub fn adapter_name(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+    // A plus stands between names, a slash in a path of HTTP.
+    stem.replace(|c: char| c == '+' || c == '/' || c.is_whitespace(), "-")
+}
+
+/// The names of several, with a number where two have the same.
 #[must_use]
 pub fn adapter_names(paths: &[&Path]) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(paths.len());
     for path in paths {
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
-        // A plus stands between names, a slash in a path of HTTP.
-        let bare = stem.replace(|c: char| c == '+' || c == '/' || c.is_whitespace(), "-");
+        let bare = adapter_name(path);
         let numbered = (2..).map(|n| format!("{bare}-{n}"));
         let free = std::iter::once(bare.clone()).chain(numbered).find(|name| !names.contains(name));
         names.extend(free);
@@ -118,6 +137,7 @@ mod tests {
 
     use super::{Adapters, adapter_names};
     use crate::engine::EngineAdapter;
+    use crate::placement::Bytes;
     use crate::runner::LoraUse;
 
     #[test]
@@ -129,12 +149,15 @@ mod tests {
     #[test]
     fn a_file_is_read_once_unless_it_is_to_be_read_again() {
         let adapters = Adapters::default();
-        let load =
-            |path: &str, again| adapters.load("a", Path::new(path), again, || Ok::<_, ()>(EngineAdapter::new(())));
+        let bytes = |n: u64| Bytes::from([("CPU".to_owned(), n)]);
+        let load = |path: &str, again| {
+            adapters.load("a", Path::new(path), again, || Ok::<_, ()>((EngineAdapter::new(()), bytes(7))))
+        };
         assert!(load("x", false).expect("loads").is_none());
         assert!(load("x", false).expect("is there").is_none());
         assert!(load("x", true).expect("loads").is_some(), "the old one's place is taken");
         assert!(load("y", false).expect("another file").is_some());
+        assert_eq!(adapters.held(), bytes(7), "those that were replaced no longer count");
         let unread = adapters.load("a", Path::new("z"), false, || Err("unreadable")).expect_err("the old one stays");
         assert_eq!((unread, adapters.path_of("a").as_deref()), ("unreadable", Some(Path::new("y"))));
         let named = |name: &str| [LoraUse { name: name.into(), scale: None }];

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use crate::chat::TemplateChoice;
 use crate::engine::{AdapterSet, Embedder, EngineAdapter, EngineConfig, EngineHandle, Job, default_threads};
+use crate::gguf;
 use crate::llama::{Adapter, Backend, LlamaError, Model, ModelParams, Pooling};
-use crate::placement::{self, Choice, Inventory, PlacementError, PlacementReport};
+use crate::placement::{self, Bytes, Choice, Inventory, Limit, PlacementError, PlacementReport};
 
 use super::adapters::{Adapters, adapter_names};
 use super::defaults::GenerateDefaults;
@@ -42,10 +43,10 @@ impl LocalRunner {
     ///
     /// # Errors
     /// See [`super::load`].
-    pub fn load(path: &Path, spec: &LoadSpec, progress: Progress<'_>) -> Result<Self, LoadError> {
+    pub fn load(path: &Path, spec: &LoadSpec, limit: Limit<'_>, progress: Progress<'_>) -> Result<Self, LoadError> {
         let start = Instant::now();
         let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
-        let (choice, loading) = place(backend, path, spec)?;
+        let (choice, loading) = place(backend, path, spec, limit)?;
         let params =
             ModelParams { offload: offload::offload(backend, &choice).map_err(load_error)?, ..ModelParams::default() };
         let model = Model::load(backend, path, &params, progress).map_err(load_error)?;
@@ -140,6 +141,7 @@ fn place(
     backend: Backend,
     path: &Path,
     spec: &LoadSpec,
+    limit: Limit<'_>,
 ) -> Result<(Choice, Option<MutexGuard<'static, ()>>), LoadError> {
     let look = || Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()));
     let choice = placement::choose(&look()?, &spec.placement)?;
@@ -149,7 +151,7 @@ fn place(
     let loading = GPU_LOADS.lock().unwrap_or_else(PoisonError::into_inner);
     let inventory = look()?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
-    plan::settle(backend, path, &inventory, &mut choice, spec)?;
+    plan::settle(backend, path, &inventory, &mut choice, spec, limit)?;
     Ok((choice, Some(loading)))
 }
 
@@ -228,7 +230,7 @@ impl Runner for LocalRunner {
     }
 
     fn load_adapter(&self, name: &str, path: &Path, again: bool) -> Result<(), LoadError> {
-        let load = || Adapter::load(&self.model, path).map(EngineAdapter::new).map_err(load_error);
+        let load = || load_adapter(&self.model, path);
         self.adapters.load_into(&self.engine, name, path, again, load)
     }
 
@@ -238,6 +240,14 @@ impl Runner for LocalRunner {
 
     fn adapter(&self, name: &str) -> Option<PathBuf> {
         self.adapters.path_of(name)
+    }
+
+    fn adapter_need(&self, path: &Path) -> Result<Bytes, LoadError> {
+        adapter_need(&self.model, path)
+    }
+
+    fn adapters_held(&self) -> Bytes {
+        self.adapters.held()
     }
 }
 
@@ -249,11 +259,21 @@ fn normalise(vector: &mut [f32]) {
     }
 }
 
+fn adapter_need(model: &Model, path: &Path) -> Result<Bytes, LoadError> {
+    let header = gguf::Header::open(path).map_err(|error| LoadError::Failed(error.to_string()))?;
+    Ok(placement::adapter_bytes(&header, &model.layer_devices().map_err(load_error)?))
+}
+
+fn load_adapter(model: &Model, path: &Path) -> Result<(EngineAdapter, Bytes), LoadError> {
+    let adapter = Adapter::load(model, path).map_err(load_error)?;
+    Ok((EngineAdapter::new(adapter), adapter_need(model, path)?))
+}
+
 fn load_adapters(model: &Model, files: &[(PathBuf, f32)]) -> Result<(Adapters, Vec<LoraUse>), LoadError> {
     let (adapters, mut usual) = (Adapters::default(), Vec::new());
     let names = adapter_names(&files.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
     for (name, (path, scale)) in names.into_iter().zip(files) {
-        adapters.load(&name, path, false, || Adapter::load(model, path).map(EngineAdapter::new).map_err(load_error))?;
+        adapters.load(&name, path, false, || load_adapter(model, path))?;
         usual.push(LoraUse { name, scale: Some(*scale) });
     }
     Ok((adapters, usual))

@@ -34,7 +34,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::{Measure, TokenId};
-pub use adapters::{adapter_names, listed};
+pub use adapters::{adapter_name, adapter_names, listed};
 pub use defaults::{GenerateDefaults, Sampling};
 pub use delta::{Answer, Delta, DeltaStream, ToolCallDelta};
 pub use error::{LoadError, RunnerError};
@@ -50,7 +50,7 @@ pub use spec::{
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
 
-use crate::placement::{MemoryPlan, PlacementReport};
+use crate::placement::{Bytes, Limit, MemoryPlan, PlacementReport};
 
 /// A loaded model.
 pub trait Runner: Send + Sync + Debug {
@@ -98,6 +98,15 @@ pub trait Runner: Send + Sync + Debug {
     /// Where the adapter of this name was loaded from, if it is loaded.
     fn adapter(&self, name: &str) -> Option<PathBuf>;
 
+    /// What the adapter in this file would take on each device.
+    ///
+    /// # Errors
+    /// A file that is no adapter.
+    fn adapter_need(&self, path: &Path) -> Result<Bytes, LoadError>;
+
+    /// What all loaded adapters hold on each device, beside what [`RunnerInfo::placement`] counts.
+    fn adapters_held(&self) -> Bytes;
+
     /// What was loaded.
     fn info(&self) -> &RunnerInfo;
 
@@ -131,11 +140,17 @@ pub struct RunnerInfo {
 /// Hears the loaded fraction, 0.0 to 1.0; `false` cancels.
 pub type Progress<'a> = &'a mut dyn FnMut(f32) -> bool;
 
-/// Loads a model. Blocks for as long as that takes.
+/// Loads a model. Blocks for as long as that takes. What `--gpu-layers auto` puts on a device stays within `limit`.
 ///
 /// # Errors
 /// What is wrong with the file, the adapter, the template or the asked placement.
-pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dyn Runner>, LoadError> {
+pub fn load(
+    spec: &LoadSpec,
+    limit: Limit<'_>,
+    progress: Progress<'_>,
+) -> Result<std::sync::Arc<dyn Runner>, LoadError> {
+    #[cfg(not(feature = "llama"))]
+    let _ = limit;
     match &spec.source {
         #[cfg(any(test, feature = "stub"))]
         ModelSource::Stub(speed) => {
@@ -146,7 +161,7 @@ pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dy
         ModelSource::Stub(_) => Err(LoadError::NotBuilt { feature: "stub" }),
         ModelSource::Absent { why } => Err(LoadError::Failed(why.clone())),
         #[cfg(feature = "llama")]
-        ModelSource::Gguf { path } => Ok(std::sync::Arc::new(LocalRunner::load(path, spec, progress)?)),
+        ModelSource::Gguf { path } => Ok(std::sync::Arc::new(LocalRunner::load(path, spec, limit, progress)?)),
         #[cfg(not(feature = "llama"))]
         ModelSource::Gguf { .. } => Err(LoadError::NotBuilt { feature: "llama" }),
     }
@@ -156,15 +171,17 @@ pub fn load(spec: &LoadSpec, progress: Progress<'_>) -> Result<std::sync::Arc<dy
 ///
 /// # Errors
 /// As [`load`].
-pub fn plan(spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
+pub fn plan(spec: &LoadSpec, limit: Limit<'_>) -> Result<MemoryPlan, LoadError> {
+    #[cfg(not(feature = "llama"))]
+    let _ = limit;
     match &spec.source {
         #[cfg(any(test, feature = "stub"))]
-        ModelSource::Stub(speed) => Ok(StubRunner::plan(*speed)),
+        ModelSource::Stub(speed) => Ok(StubRunner::plan(*speed, &spec.adapters)),
         #[cfg(not(any(test, feature = "stub")))]
         ModelSource::Stub(_) => Err(LoadError::NotBuilt { feature: "stub" }),
         ModelSource::Absent { why } => Err(LoadError::Failed(why.clone())),
         #[cfg(feature = "llama")]
-        ModelSource::Gguf { path } => plan::plan(path, spec),
+        ModelSource::Gguf { path } => plan::plan(path, spec, limit),
         #[cfg(not(feature = "llama"))]
         ModelSource::Gguf { .. } => Err(LoadError::NotBuilt { feature: "llama" }),
     }

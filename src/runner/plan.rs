@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use crate::gguf;
 use crate::llama::{Backend, Context, Model, ModelParams};
 use crate::placement::{
-    self, Alternative, Choice, DeviceReport, GpuLayers, Inventory, MemoryPlan, PlacementError, PlacementReport,
-    largest, needs,
+    self, Alternative, Choice, DeviceReport, GpuLayers, Inventory, Limit, MemoryPlan, NO_LIMIT, PlacementError,
+    PlacementReport, largest, needs,
 };
 
 use super::error::LoadError;
@@ -27,8 +28,7 @@ struct Planner<'a> {
     inventory: &'a Inventory,
     /// Free bytes of the CPU's memory. Read once, so that all ways are measured by the same.
     cpu_free: u64,
-    /// Adapters lie beside the layers that they change, and come after the model.
-    adapter_bytes: u64,
+    adapters: Vec<gguf::Header>,
 }
 
 /// One way.
@@ -41,12 +41,16 @@ struct Laid {
 ///
 /// # Errors
 /// As a load: what is wrong with the file or the asked placement.
-pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
+pub fn plan(path: &Path, spec: &LoadSpec, limit: Limit<'_>) -> Result<MemoryPlan, LoadError> {
     let backend = Backend::init().map_err(|e| PlacementError::Backend(e.to_string()))?;
     let inventory = Inventory::of(backend).map_err(|e| PlacementError::Backend(e.to_string()))?;
     let mut choice = placement::choose(&inventory, &spec.placement)?;
-    let planner = Planner::new(backend, path, &inventory, spec);
     let is_auto = choice.layers == GpuLayers::Auto;
+    // What was asked for in numbers is shown as it is.
+    let limit = if is_auto { limit } else { NO_LIMIT };
+    let inventory = inventory.within(limit);
+    let planner = Planner::new(backend, path, &inventory, spec, limit);
+    choice.share_within(&inventory);
     let wished = Choice { layers: GpuLayers::All, ..choice.clone() };
     match planner.settle_auto(&mut choice, spec) {
         // Then it is shown for all layers, with what would help.
@@ -108,7 +112,7 @@ pub fn plan(path: &Path, spec: &LoadSpec) -> Result<MemoryPlan, LoadError> {
     })
 }
 
-/// Turns `--gpu-layers auto` into a number, and refuses other choices that a GPU has no memory for: a driver that runs out
+/// Turns `--gpu-layers auto` into a number, within `limit`, and refuses other choices that a GPU has no memory for: a driver that runs out
 /// of memory in the middle of a load, or of a request, can end the process.
 pub(super) fn settle(
     backend: Backend,
@@ -116,15 +120,22 @@ pub(super) fn settle(
     inventory: &Inventory,
     choice: &mut Choice,
     spec: &LoadSpec,
+    limit: Limit<'_>,
 ) -> Result<(), LoadError> {
-    let planner = Planner::new(backend, path, inventory, spec);
-    if choice.layers == GpuLayers::Auto { planner.settle_auto(choice, spec) } else { planner.check(choice, spec) }
+    if choice.layers != GpuLayers::Auto {
+        return Planner::new(backend, path, inventory, spec, NO_LIMIT).check(choice, spec);
+    }
+    let inventory = inventory.within(limit);
+    choice.share_within(&inventory);
+    Planner::new(backend, path, &inventory, spec, limit).settle_auto(choice, spec)
 }
 
 impl<'a> Planner<'a> {
-    fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory, spec: &LoadSpec) -> Self {
-        let adapters = spec.adapters.iter().filter_map(|(path, _)| Some(path.metadata().ok()?.len()));
-        Self { backend, path, inventory, cpu_free: free::cpu(), adapter_bytes: adapters.sum() }
+    fn new(backend: Backend, path: &'a Path, inventory: &'a Inventory, spec: &LoadSpec, limit: Limit<'_>) -> Self {
+        // What is wrong with one is for the load to say.
+        let adapters = spec.adapters.iter().filter_map(|(path, _)| gguf::Header::open(path).ok()).collect();
+        let cpu_free = free::cpu().min(limit("CPU").unwrap_or(u64::MAX));
+        Self { backend, path, inventory, cpu_free, adapters }
     }
 
     /// What does not fit by our own margin may still run; what is more than there is does not, where a backend counts its
@@ -219,7 +230,11 @@ impl<'a> Planner<'a> {
         let layout = Layout::new(model, spec)?;
         let context = Context::new(model, &layout.context(THREADS, spec)).map_err(load_error)?;
         let memory = context.memory_use().map_err(load_error)?;
-        let report = placement::verify(choice, &offload::actual(model, memory).map_err(load_error)?)?;
+        let actual = offload::actual(model, memory).map_err(load_error)?;
+        let mut report = placement::verify(choice, &actual)?;
+        for adapter in &self.adapters {
+            report.add_adapters(&placement::adapter_bytes(adapter, &actual.layers));
+        }
         Ok(Laid { layout, report })
     }
 
@@ -281,6 +296,6 @@ impl<'a> Planner<'a> {
 
     fn free(&self, name: &str) -> u64 {
         let gpu = self.inventory.devices.iter().find(|device| device.name == name && device.is_gpu());
-        gpu.map_or(self.cpu_free, |device| device.memory_free_mb << 20).saturating_sub(self.adapter_bytes)
+        gpu.map_or(self.cpu_free, |device| device.memory_free_mb << 20)
     }
 }

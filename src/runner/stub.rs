@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::engine::{AdapterSet, EngineAdapter, EngineConfig, EngineHandle, Job, Machine, Rule, TokenId};
 use crate::gguf;
-use crate::placement::{DeviceNeed, DeviceUse, MemoryPlan, PlacementReport};
+use crate::placement::{self, Bytes, DeviceNeed, DeviceUse, MemoryPlan, PlacementReport};
 
 use super::adapters::Adapters;
 use super::defaults::GenerateDefaults;
@@ -134,7 +134,7 @@ impl StubRunner {
         };
         let engine = EngineHandle::start_simulation(Arc::clone(&words) as Arc<dyn Rule>, machine, config)
             .map_err(LoadError::Failed)?;
-        let MemoryPlan { devices, .. } = Self::plan(speed);
+        let MemoryPlan { devices, .. } = Self::plan(speed, &[]);
         let info = RunnerInfo {
             description: "stub".into(),
             size_bytes: 0,
@@ -158,20 +158,23 @@ impl StubRunner {
 
     /// What its cells would take, if they were any.
     #[must_use]
-    pub fn plan(speed: StubSpeed) -> MemoryPlan {
+    pub fn plan(speed: StubSpeed, adapters: &[(PathBuf, f32)]) -> MemoryPlan {
         let context = match speed {
             StubSpeed::Paced => CONTEXT,
             StubSpeed::Fast => FAST_CONTEXT,
         };
         let bytes = 2 * context as u64 * CELL_BYTES;
-        let usage = DeviceUse { name: "CPU".into(), context_bytes: bytes, ..DeviceUse::default() };
+        let adapters = adapters.iter().filter_map(|(path, _)| adapter_need(path).ok());
+        let adapter_bytes = adapters.flat_map(Bytes::into_values).sum();
+        let usage = DeviceUse { name: "CPU".into(), context_bytes: bytes, adapter_bytes, ..DeviceUse::default() };
+        let needed_bytes = usage.total_bytes();
         MemoryPlan {
             backend: "cpu".into(),
             gpu_layers: 0,
             total_layers: 0,
             context_tokens: u32::try_from(context).unwrap_or(u32::MAX),
             parallel: u32::try_from(PARALLEL).unwrap_or(1),
-            devices: vec![DeviceNeed { usage, needed_bytes: bytes, free_bytes: super::free::cpu(), fits: true }],
+            devices: vec![DeviceNeed { usage, needed_bytes, free_bytes: super::free::cpu(), fits: true }],
             fits: true,
             reduced: false,
             why: "it computes nothing".into(),
@@ -263,13 +266,7 @@ impl Runner for StubRunner {
 
     /// It has no weights that an adapter could be checked against.
     fn load_adapter(&self, name: &str, path: &Path, again: bool) -> Result<(), LoadError> {
-        let load = || {
-            let header = gguf::Header::open(path).map_err(|e| LoadError::Failed(e.to_string()))?;
-            if header.is_adapter() {
-                return Ok(EngineAdapter::new(name.to_owned()));
-            }
-            Err(LoadError::Failed(format!("{}: is no LoRA adapter", path.display())))
-        };
+        let load = || Ok((EngineAdapter::new(name.to_owned()), adapter_need(path)?));
         self.adapters.load_into(&self.engine, name, path, again, load)
     }
 
@@ -280,6 +277,23 @@ impl Runner for StubRunner {
     fn adapter(&self, name: &str) -> Option<PathBuf> {
         self.adapters.path_of(name)
     }
+
+    fn adapter_need(&self, path: &Path) -> Result<Bytes, LoadError> {
+        adapter_need(path)
+    }
+
+    fn adapters_held(&self) -> Bytes {
+        self.adapters.held()
+    }
+}
+
+/// What an adapter would take beside a model of which all is on the CPU.
+fn adapter_need(path: &Path) -> Result<Bytes, LoadError> {
+    let header = gguf::Header::open(path).map_err(|e| LoadError::Failed(e.to_string()))?;
+    if header.is_adapter() {
+        return Ok(placement::adapter_bytes(&header, &[]));
+    }
+    Err(LoadError::Failed(format!("{}: is no LoRA adapter", path.display())))
 }
 
 /// Words, each with the space or line break before it, as tokenisers cut.
@@ -293,4 +307,63 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         rest = after;
         Some(piece)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::thread::scope;
+
+    use super::StubRunner;
+    use crate::engine::EngineAdapter;
+    use crate::placement::Bytes;
+    use crate::runner::{Answer, GenerateDefaults, GenerateSpec, Input, LoraUse, Runner, RunnerError, StubSpeed};
+
+    /// Loads an adapter whose file comes when `read` returns.
+    fn load(runner: &StubRunner, name: &str, read: impl FnOnce()) {
+        let file = || {
+            read();
+            Ok::<_, ()>((EngineAdapter::new(name.to_owned()), Bytes::new()))
+        };
+        runner.adapters.load_into(&runner.engine, name, Path::new(name), false, file).expect("it has no file to fail");
+    }
+
+    fn says(runner: &StubRunner, adapter: &str) -> Result<String, RunnerError> {
+        let lora = Some(vec![LoraUse { name: adapter.into(), scale: None }]);
+        let spec = GenerateSpec { lora, ..GenerateSpec::new("stub", Input::Raw("one two".into())) };
+        let mut answer = Answer::default();
+        for delta in runner.generate(&spec)? {
+            answer.add(delta?);
+        }
+        Ok(answer.text)
+    }
+
+    #[test]
+    fn streams_go_on_and_change_adapters_while_the_file_of_another_one_is_read() {
+        let runner = StubRunner::new(StubSpeed::Fast, GenerateDefaults::default()).expect("an engine");
+        for name in ["poet", "pirate"] {
+            load(&runner, name, || ());
+        }
+        let (reads, begun) = channel();
+        // Gone when the scope's body ends, however it does, so that nothing waits behind a failure.
+        let (gate, closed) = channel::<()>();
+        scope(|scope| {
+            let gate = gate;
+            let runner = &runner;
+            scope.spawn(move || {
+                load(runner, "slow", || {
+                    reads.send(()).expect("somebody waits for it");
+                    let _ = closed.recv();
+                });
+            });
+            begun.recv().expect("it begins");
+            for name in ["poet", "pirate", "poet"] {
+                assert_eq!(says(runner, name), Ok(format!("[{name}@1] one two")));
+            }
+            assert!(matches!(says(runner, "slow"), Err(RunnerError::BadRequest(_))), "it is still being read");
+            drop(gate);
+        });
+        assert_eq!(says(&runner, "slow").as_deref(), Ok("[slow@1] one two"));
+    }
 }

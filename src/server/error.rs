@@ -125,7 +125,9 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         let kind = match &error {
             RegistryError::NotFound { .. } => ErrorKind::ModelNotFound,
-            RegistryError::Load { .. } | RegistryError::TooLarge { .. } => ErrorKind::ModelFailed,
+            RegistryError::Load { .. } | RegistryError::TooLarge { .. } | RegistryError::NoRoomForAdapter { .. } => {
+                ErrorKind::ModelFailed
+            }
             RegistryError::Busy { .. } | RegistryError::Cancelled { .. } => ErrorKind::Overloaded,
         };
         Self::new(kind, error.to_string())

@@ -320,3 +320,26 @@ fn a_thousand_swaps_under_traffic_change_no_text_and_take_no_memory() {
     });
     assert!(grown <= 8, "800 swaps took {grown} MiB");
 }
+
+#[cfg(not(feature = "llama"))]
+#[test]
+fn one_that_was_found_beside_its_base_is_listed_and_can_be_named() {
+    use shimmy::gguf::writer::{tiny_llama, tiny_lora};
+
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama().write(&folder.path().join("tiny.gguf")).unwrap();
+    tiny_lora().write(&folder.path().join("Poet.gguf")).unwrap();
+    lora("llama", "blk.0.attn_q.weight", [576, 576], 1.0).write(&folder.path().join("unfit.gguf")).unwrap();
+    let mut command = crate::support::shimmy();
+    command.args(["--model-dirs", folder.path().to_str().unwrap(), "serve", "--bind", "127.0.0.1:0"]);
+    let server = Server::spawn(command);
+    let listed = server.get("/api/adapters").json();
+    let listed = listed["adapters"].as_array().unwrap();
+    let names: Vec<&str> = listed.iter().map(|adapter| adapter["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["poet"], "one that does not fit is no adapter of it");
+    assert_eq!((&listed[0]["loaded"], &listed[0]["default"]), (&json!(false), &json!(false)));
+    let base = listed[0]["model"].as_str().unwrap();
+    let scaled = |name: &str| server.post("/api/adapters", &json!({ "model": base, "name": name, "scale": 0.5 }));
+    assert_eq!(accepted(&scaled("Poet"))["path"], listed[0]["path"], "its path need not be said");
+    assert!(refused(&scaled("unfit"), 404).contains("(there are: poet)"));
+}

@@ -114,8 +114,10 @@ fn a_model_beyond_the_budget_is_refused_with_numbers() {
     assert_eq!(server.post("/api/generate", &json!({ "model": "stub", "prompt": "x" })).status, 200);
 
     let wrong = shimmy().args(["serve", "--memory-budget", "NPU7=1GiB", "--bind", "127.0.0.1:0"]).output().unwrap();
-    assert!(!wrong.status.success());
-    assert!(stderr(&wrong).contains("there is no device \"npu7\""), "{}", stderr(&wrong));
+    assert_eq!(wrong.status.code(), Some(2));
+    let words =
+        "--memory-budget npu7=1073741824B: there is no device \"npu7\" whose memory can be limited; there are: CPU";
+    assert!(stderr(&wrong).contains(words), "{}", stderr(&wrong));
     let wrong = shimmy().args(["serve", "--memory-budget", "lots"]).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
 }
@@ -235,4 +237,49 @@ fn ps_shows_what_a_server_has_loaded() {
     assert_eq!(json["models"][0]["in_use"], 0);
     let nobody = shimmy().args(["ps", "--server", "127.0.0.1:1"]).output().unwrap();
     assert!(stderr(&nobody).contains("no server answers at 127.0.0.1:1"), "{}", stderr(&nobody));
+}
+
+/// Adapters of so many bytes are loaded beside the stub that says it holds 256 KiB.
+#[cfg(not(feature = "llama"))]
+fn load_adapter(server: &Server, folder: &std::path::Path, bytes: u64) -> crate::support::Answer {
+    let path = folder.join(format!("of-{bytes}.gguf"));
+    // Of rank 2, in 32-bit floats.
+    shimmy::gguf::writer::lora("llama", "blk.0.attn_q.weight", [bytes / 16; 2], 1.0).write(&path).unwrap();
+    server.post("/api/adapters", &json!({ "model": "stub", "path": path, "name": "poet" }))
+}
+
+#[cfg(not(feature = "llama"))]
+#[test]
+fn adapters_count_and_one_beyond_the_budget_is_refused_with_numbers() {
+    let (server, folder) = (Server::with(&["--memory-budget", "600kB"]), tempfile::tempdir().unwrap());
+    let size = || server.get("/api/ps").json()["models"][0]["size"].as_u64().unwrap();
+    assert_eq!(answer(&server, "stub"), "Once upon a time");
+    let alone = size();
+    let refused = load_adapter(&server, folder.path(), 400_000);
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert_eq!(
+        refused.json()["error"],
+        "the adapter poet needs 390.6 KiB on CPU beside stub, and 329.9 KiB is left there for it; unload adapters or models, or raise --memory-budget"
+    );
+    assert_eq!(size(), alone);
+    assert_eq!(load_adapter(&server, folder.path(), 200_000).status, 200);
+    assert_eq!(size(), alone + 200_000);
+    let shown = shimmy().args(["ps", "--server", &server.address]).output().unwrap();
+    assert!(crate::support::stdout(&shown).contains("462.1 kB"), "{}", crate::support::stdout(&shown));
+    assert_eq!(load_adapter(&server, folder.path(), 200_000).status, 502, "both would be there for a while");
+    assert_eq!(server.request("DELETE", "/api/adapters/poet", &[], "").status, 200);
+    assert_eq!(size(), alone);
+    assert_eq!(load_adapter(&server, folder.path(), 300_000).status, 200);
+}
+
+#[cfg(not(feature = "llama"))]
+#[test]
+fn an_idle_model_leaves_for_an_adapter() {
+    let (server, folder) = (Server::with(&["--memory-budget", "34200kB"]), tempfile::tempdir().unwrap());
+    for model in ["stub", "stub-fast"] {
+        answer(&server, model);
+    }
+    assert_eq!(loaded(&server).len(), 2);
+    assert_eq!(load_adapter(&server, folder.path(), 400_000).status, 200);
+    assert_eq!(loaded(&server), BTreeSet::from(["stub:latest".to_owned()]));
 }

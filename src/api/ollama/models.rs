@@ -94,8 +94,7 @@ pub fn loaded(models: &[ModelStatus]) -> Value {
         let info = model.info.as_ref()?;
         let name = with_tag(&model.name);
         let devices = info.placement.devices.iter();
-        let bytes =
-            devices.map(|on| (on.weights_bytes + on.context_bytes + on.compute_bytes, on.description.is_empty()));
+        let bytes = devices.map(|on| (on.total_bytes(), on.description.is_empty()));
         let (mut size, mut vram) = (0, 0);
         for (taken, is_cpu) in bytes {
             size += taken;
@@ -295,6 +294,7 @@ mod tests {
             weights_bytes: weights,
             context_bytes: 20,
             compute_bytes: 3,
+            adapter_bytes: 4,
             ..DeviceUse::default()
         };
         let placement = PlacementReport {
@@ -320,7 +320,7 @@ mod tests {
             load_ms: 0.0,
         });
         let entry = &loaded(&[model])["models"][0];
-        assert_eq!((&entry["size"], &entry["size_vram"]), (&json!(1146), &json!(1023)));
+        assert_eq!((&entry["size"], &entry["size_vram"]), (&json!(1154), &json!(1027)));
         assert_eq!(entry["context_length"], 64);
     }
 

@@ -6,6 +6,7 @@
 //! model stands behind the head. When a model has loaded, all who wait for it get it, so that two models that do not fit
 //! together take turns by queues and not by requests.
 
+mod growth;
 mod room;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Instant;
 use super::budget::{Bytes, MemoryBudget};
 use super::keep_alive::KeepAlive;
 use crate::runner::LoadError;
+pub use growth::Growth;
 
 pub type ModelId = u64;
 pub type Ticket = u64;
@@ -215,12 +217,7 @@ impl Residency {
         if !self.holds_any() {
             self.free_alone.clone_from(&free);
         }
-        let mut capacity = free;
-        for (device, bytes) in &mut capacity {
-            // Where files are mapped, what models hold counts as free, too.
-            let alone = self.free_alone.get(device).copied().unwrap_or(u64::MAX);
-            *bytes = bytes.saturating_add(self.held(device)).min(alone);
-        }
+        let capacity = self.capacity(&free);
         let model = self.model(id);
         model.place = Place::Absent;
         // Nothing of it was there to unload.
@@ -462,5 +459,7 @@ impl Model {
     }
 }
 
+#[cfg(test)]
+mod lives;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+pub use crate::config::ApiKey;
+
 /// What keys of ours begin with, so that people and secret scanners know one when they see it.
 pub const PREFIX: &str = "sk-shimmy-";
 
@@ -14,10 +16,6 @@ const RANDOM_BYTES: usize = 32;
 
 /// Below this many characters, guessing one is thinkable.
 pub(super) const SHORT: usize = 16;
-
-/// A key in plain text. It is never printed but by who made it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
 
 impl ApiKey {
     /// 256 bits, in letters that a header, a WebSocket subprotocol and a shell take as they are.
@@ -27,24 +25,19 @@ impl ApiKey {
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; RANDOM_BYTES];
         getrandom::fill(&mut bytes)?;
-        Ok(Self(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))))
-    }
-
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
+        Ok(Self::from(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))))
     }
 
     #[must_use]
     pub fn hash(&self) -> KeyHash {
-        KeyHash::of(self.0.as_bytes())
+        KeyHash::of(self.reveal().as_bytes())
     }
 
     /// Why no request could carry it.
     pub(super) fn problem(&self) -> Option<&'static str> {
-        if self.0.is_empty() {
+        if self.reveal().is_empty() {
             Some("is empty; give it a value, or leave it out")
-        } else if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+        } else if !self.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
             Some("has a space or another character that a header cannot carry; use printable ASCII")
         } else {
             None
@@ -52,19 +45,7 @@ impl ApiKey {
     }
 
     pub(super) fn is_short(&self) -> bool {
-        self.0.len() < SHORT
-    }
-}
-
-impl From<String> for ApiKey {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("ApiKey(…)")
+        self.reveal().len() < SHORT
     }
 }
 

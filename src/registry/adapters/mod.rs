@@ -2,19 +2,21 @@
 //!
 //! They outlive the loaded model: whoever names one after the model was unloaded finds it again.
 
-use std::collections::BTreeMap;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::entry::Entry;
 use super::error::RegistryError;
 use super::{Lease, Registry};
 use crate::gguf;
 use crate::library::nearest;
-use crate::runner::{GenerateSpec, LoraUse, RunnerError, adapter_names, listed};
+use crate::runner::{GenerateSpec, LoraUse, RunnerError, adapter_name, listed};
+pub(super) use table::Adapters;
+use table::Named;
 
 /// An adapter that requests for a model can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,68 +64,11 @@ pub enum AdapterError {
     Refused(String),
 }
 
-/// By model and name.
-type Table = BTreeMap<(String, String), AdapterSpec>;
-
-#[derive(Debug, Default)]
-pub(super) struct Adapters {
-    table: Mutex<Table>,
-    /// Held while the table and what a model has loaded are brought together.
-    changing: Mutex<()>,
-}
-
-impl Adapters {
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, model: &str, name: &str) -> Option<AdapterSpec> {
-        self.lock().get(&(model.to_owned(), name.to_owned())).cloned()
-    }
-
-    pub fn insert(&self, model: &str, name: String, spec: AdapterSpec) {
-        self.lock().insert((model.to_owned(), name), spec);
-    }
-
-    fn names(&self, model: &str) -> Vec<String> {
-        self.lock().keys().filter(|(of, _)| of == model).map(|(_, name)| name.clone()).collect()
-    }
-
-    /// Those for requests that name none.
-    fn usual(&self, model: &str) -> Vec<LoraUse> {
-        let table = self.lock();
-        let usual = table.iter().filter(|((of, _), spec)| of == model && spec.default);
-        usual.map(|((_, name), _)| LoraUse { name: name.clone(), scale: None }).collect()
-    }
-
-    /// Other adapters than before are the ones that a model is loaded with. Those that somebody else added stay.
-    pub fn replace_usual(&self, model: &str, old: &[(PathBuf, f32)], new: &[(PathBuf, f32)]) {
-        self.lock().retain(|(of, _), spec| of != model || old.iter().all(|(path, _)| *path != spec.path));
-        self.insert_usual(model, new);
-    }
-
-    /// The adapters that a model is loaded with.
-    fn insert_usual(&self, model: &str, files: &[(PathBuf, f32)]) {
-        let names = adapter_names(&files.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
-        for (name, (path, scale)) in names.into_iter().zip(files) {
-            self.insert(model, name, AdapterSpec { path: path.clone(), scale: *scale, default: true });
-        }
-    }
-}
-
 impl Registry {
-    /// Lets requests for this model name an adapter, which is loaded when one does.
-    ///
-    /// # Errors
-    /// [`RegistryError::NotFound`].
-    pub fn add_adapter(&self, model: &str, name: &str, spec: AdapterSpec) -> Result<(), RegistryError> {
-        let model = self.status(model)?.name;
-        self.adapters.insert(&model, name.to_owned(), spec);
-        Ok(())
+    /// The adapters that were found for each model, in place of all that were. Requests can name them as those of
+    /// [`Registry::load_adapter`], by the names of their files.
+    pub fn set_found_adapters(&self, found: &BTreeMap<String, Vec<PathBuf>>) {
+        self.adapters.set_found(found);
     }
 
     /// All adapters that are known, or those of one model.
@@ -132,16 +77,20 @@ impl Registry {
     /// [`RegistryError::NotFound`].
     pub fn adapters(&self, model: Option<&str>) -> Result<Vec<AdapterStatus>, RegistryError> {
         let model = model.map(|model| self.status(model).map(|status| status.name)).transpose()?;
-        let table = self.adapters.lock().clone();
-        let wanted = table.into_iter().filter(|((of, _), _)| model.as_ref().is_none_or(|model| model == of));
-        Ok(wanted.map(|((of, name), spec)| self.adapter_status(of, name, spec)).collect())
+        let known = self.adapters.all(model.as_deref());
+        Ok(known.into_iter().map(|(of, name, spec)| self.adapter_status(of, name, spec)).collect())
     }
 
     fn adapter_status(&self, model: String, name: String, spec: AdapterSpec) -> AdapterStatus {
-        let of_model = |entry: Arc<Entry>| self.pool.look_at_loaded(entry.id(), |runner| runner.adapter(&name));
-        let loaded = self.find(&model).ok().and_then(of_model).flatten().is_some_and(|path| path == spec.path);
+        let loaded = self.loaded_from(&model, &name).is_some_and(|path| path == spec.path);
         let path = spec.path.display().to_string();
         AdapterStatus { name, model, path, scale: spec.scale, default: spec.default, loaded }
+    }
+
+    /// Where the adapter came from that the model has loaded under this name.
+    fn loaded_from(&self, model: &str, name: &str) -> Option<PathBuf> {
+        let entry = self.find(model).ok()?;
+        self.pool.look_at_loaded(entry.id(), |runner| runner.adapter(name))?
     }
 
     fn lend_loaded(&self, model: &str) -> Option<Lease> {
@@ -157,14 +106,20 @@ impl Registry {
         let base = self.status(model)?;
         let name = match (&change.name, &change.path) {
             (Some(name), _) => checked_name(name)?,
-            (None, Some(path)) => adapter_names(&[path]).concat(),
+            (None, Some(path)) => adapter_name(path),
             (None, None) => return Err(AdapterError::Refused("give `path`, the adapter's GGUF file".into())),
         };
         if let Some(scale) = change.scale.filter(|scale| !scale.is_finite()) {
             return Err(AdapterError::Refused(format!("scale is {scale}; it must be a finite number")));
         }
         let _changing = self.adapters.change();
-        let known = self.adapters.get(&base.name, &name);
+        let known = match self.adapters.get(&base.name, &name) {
+            Named::One(known) => Some(known),
+            Named::Several(files) if change.path.is_none() => {
+                return Err(AdapterError::Refused(ambiguous(&base.name, &name, &files)));
+            }
+            Named::Several(_) | Named::Nothing => None,
+        };
         let Some(path) = change.path.clone().or_else(|| known.as_ref().map(|known| known.path.clone())) else {
             let there = self.adapters.names(&base.name);
             return Err(AdapterError::Unknown(format!(
@@ -177,7 +132,10 @@ impl Registry {
             let refused = |why: String| AdapterError::Refused(why);
             match self.lend_loaded(&base.name) {
                 Some(lease) => {
-                    lease.runner().load_adapter(&name, &path, true).map_err(|e| refused(e.to_string()))?;
+                    self.bring(&lease, &name, &path, true).map_err(|error| match error {
+                        RegistryError::Load { error, .. } => refused(error.to_string()),
+                        error => error.into(),
+                    })?;
                     tracing::info!(model = base.name, adapter = name, path = %path.display(), "adapter loaded");
                 }
                 None => check(&path, base.path.as_deref().map(Path::new)).map_err(|e| refused(e.to_string()))?,
@@ -201,28 +159,30 @@ impl Registry {
         let model = model.map(|model| self.status(model).map(|status| status.name)).transpose()?;
         let name = name.to_lowercase();
         let _changing = self.adapters.change();
-        let mut table = self.adapters.lock();
-        let fits = |of: &str| model.as_deref().is_none_or(|model| model == of);
-        let owners: Vec<String> =
-            table.keys().filter(|(of, own)| *own == name && fits(of)).map(|(of, _)| of.clone()).collect();
-        match &owners[..] {
+        let fits = |of: &String| model.as_ref().is_none_or(|model| model == of);
+        let has_loaded = |of: &str| self.loaded_from(of, &name).is_some();
+        let found = self.adapters.all(model.as_deref()).into_iter();
+        let found = found.filter(|(of, own, _)| *own == name && has_loaded(of)).map(|(of, _, _)| of);
+        let owners: BTreeSet<String> = self.adapters.owners(&name).into_iter().filter(fits).chain(found).collect();
+        match &owners.iter().collect::<Vec<_>>()[..] {
             [owner] => {
-                table.remove(&(owner.clone(), name.clone()));
-                drop(table);
+                self.adapters.remove(owner, &name);
                 if let Some(lease) = self.lend_loaded(owner) {
                     lease.runner().unload_adapter(&name);
+                    self.pool.recount(&lease);
                 }
                 tracing::info!(model = owner, adapter = name, "adapter unloaded");
-                Ok(owner.clone())
+                Ok((*owner).clone())
             }
             [] => {
-                let there: Vec<String> =
-                    table.keys().filter(|(of, _)| fits(of)).map(|(of, own)| format!("{of}+{own}")).collect();
-                Err(AdapterError::Unknown(format!("there is no adapter {name:?} ({})", listed(there.iter()))))
+                let there = self.adapters.all(model.as_deref());
+                let there: BTreeSet<String> = there.into_iter().map(|(of, own, _)| format!("{of}+{own}")).collect();
+                let what = if there.iter().any(|full| full.ends_with(&format!("+{name}"))) { " in memory" } else { "" };
+                Err(AdapterError::Unknown(format!("there is no adapter {name:?}{what} ({})", listed(there.iter()))))
             }
             several => Err(AdapterError::Refused(format!(
                 "several models have an adapter {name:?}: {}; say which with ?model=",
-                several.join(", ")
+                several.iter().map(|of| of.as_str()).collect::<Vec<_>>().join(", ")
             ))),
         }
     }
@@ -279,18 +239,34 @@ impl Registry {
     }
 
     /// What is known of an adapter, which the lent model has loaded then.
-    fn brought_together(&self, lease: &Lease, name: &str) -> Result<Option<AdapterSpec>, RegistryError> {
+    fn brought_together(&self, lease: &Lease, name: &str) -> Result<Option<AdapterSpec>, NotSettled> {
         let model = lease.name();
+        let known = || match self.adapters.get(model, name) {
+            Named::Nothing => Ok(None),
+            Named::One(known) => Ok(Some(known)),
+            Named::Several(files) => Err(RunnerError::BadRequest(ambiguous(model, name, &files))),
+        };
         let is_loaded = |known: &AdapterSpec| lease.runner().adapter(name).as_ref() == Some(&known.path);
-        let known = self.adapters.get(model, name);
-        if known.as_ref().is_none_or(is_loaded) {
-            return Ok(known);
+        let one = known()?;
+        if one.as_ref().is_none_or(is_loaded) {
+            return Ok(one);
         }
         let _changing = self.adapters.change();
-        let Some(known) = self.adapters.get(model, name) else { return Ok(None) };
-        let loaded = lease.runner().load_adapter(name, &known.path, false);
-        loaded.map_err(|error| RegistryError::Load { model: format!("{model}+{name}"), error })?;
+        let Some(known) = known()? else { return Ok(None) };
+        if !is_loaded(&known) {
+            self.bring(lease, name, &known.path, false)?;
+        }
         Ok(Some(known))
+    }
+
+    /// Loads an adapter beside its model, where there is room for it.
+    fn bring(&self, lease: &Lease, name: &str, path: &Path, again: bool) -> Result<(), RegistryError> {
+        let failed = |error| RegistryError::Load { model: format!("{}+{name}", lease.name()), error };
+        let need = lease.runner().adapter_need(path).map_err(failed)?;
+        self.pool.grow(lease, &need).map_err(|why| RegistryError::not_grown(lease.name(), name, why))?;
+        let loaded = lease.runner().load_adapter(name, path, again);
+        self.pool.recount(lease);
+        loaded.map_err(failed)
     }
 
     fn unknown(&self, model: &str, name: &str, asked: Option<&str>) -> NotSettled {
@@ -318,6 +294,15 @@ pub enum NotSettled {
     Request(#[from] RunnerError),
 }
 
+/// Files of one name are told apart by names of their own.
+fn ambiguous(model: &str, name: &str, files: &[PathBuf]) -> String {
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    format!(
+        "{model} has several adapters {name:?}: {}; load one with POST /api/adapters, under a name of its own",
+        files.join(", ")
+    )
+}
+
 fn checked_name(name: &str) -> Result<String, AdapterError> {
     let name = name.trim().to_lowercase();
     let odd = name.find(|c: char| c == '+' || c == '/' || c.is_whitespace() || c.is_control());
@@ -339,78 +324,4 @@ fn check(path: &Path, base: Option<&Path>) -> Result<(), gguf::GgufError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{AdapterChange, AdapterError, AdapterSpec};
-    use crate::registry::{LoadDefaults, MemoryBudget, Registry};
-    use crate::runner::{GenerateSpec, Input, LoraUse, StubSpeed};
-
-    fn registry() -> Registry {
-        let registry = Registry::new(LoadDefaults::default(), MemoryBudget::default());
-        registry.add_stub("stub", StubSpeed::Paced);
-        registry.add_stub("stub-fast", StubSpeed::Fast);
-        registry
-    }
-
-    fn known(path: &str) -> AdapterSpec {
-        AdapterSpec { path: path.into(), scale: 0.5, default: false }
-    }
-
-    #[test]
-    fn a_name_is_a_models_or_a_models_with_adapters() {
-        let registry = registry();
-        registry.add_alias("c4+r", "stub");
-        let split = |name: &'static str| registry.split_name(name);
-        let names = |list: &[&str]| Some(list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(split("stub"), ("stub", None));
-        assert_eq!(split("c4+r"), ("c4+r", None));
-        assert_eq!(split("c4+r+Poet:latest"), ("c4+r", names(&["poet"])));
-        assert_eq!(split("stub+a+b"), ("stub", names(&["a", "b"])));
-        assert_eq!(split("nothing+a"), ("nothing+a", None));
-    }
-
-    #[test]
-    fn what_a_request_names_is_found_or_listed() {
-        let registry = registry();
-        registry.add_adapter("stub", "poet", known("/nowhere.gguf")).expect("the model is known");
-        let lease = registry.acquire("stub").expect("the stub");
-        let settle = |named: Option<&[String]>, lora: Option<Vec<LoraUse>>| {
-            let input = Input::Raw("a".into());
-            let mut spec = GenerateSpec { lora, ..GenerateSpec::new("stub+x", input) };
-            registry.settle_adapters(&lease, named, &mut spec).map(|()| spec.lora).map_err(|e| e.to_string())
-        };
-        let used = |name: &str| vec![LoraUse { name: name.into(), scale: None }];
-        assert_eq!(settle(None, None), Ok(Some(Vec::new())), "none is used by default");
-        assert_eq!(
-            settle(None, Some(used("x"))).expect_err("unknown"),
-            "there is no adapter \"x\" for stub (there are: poet)"
-        );
-        let by_name = settle(Some(&["x".into()]), None).expect_err("unknown");
-        assert_eq!(by_name, "model not found: \"stub+x\" (known: stub+poet)");
-        assert!(settle(Some(&["poet".into()]), Some(used("poet"))).expect_err("twice").contains("in one of the two"));
-        assert!(settle(None, Some(used("POET"))).expect_err("no file").starts_with("stub+poet could not be loaded: "));
-    }
-
-    #[test]
-    fn what_cannot_be_changed_is_said() {
-        let registry = registry();
-        for model in ["stub", "stub-fast"] {
-            registry.add_adapter(model, "poet", known("/nowhere.gguf")).expect("the model is known");
-        }
-        let change = |change| registry.load_adapter("stub", change).map_err(|error| error.to_string());
-        let named = |name: &str| AdapterChange { name: Some(name.into()), ..AdapterChange::default() };
-        assert!(change(AdapterChange::default()).expect_err("nothing is named").contains("`path`"));
-        assert!(change(named("a+b")).expect_err("a separator").contains("is no name for an adapter"));
-        assert!(change(named("x")).expect_err("unknown").contains("(there are: poet)"));
-        let infinite = AdapterChange { scale: Some(f32::INFINITY), ..named("poet") };
-        assert_eq!(change(infinite).expect_err("no scale"), "scale is inf; it must be a finite number");
-        let scaled = change(AdapterChange { scale: Some(2.0), ..named("Poet") }).expect("only the scale changes");
-        assert_eq!((scaled.scale, scaled.default, scaled.loaded), (2.0, false, false));
-
-        let error = registry.unload_adapter("poet", None).expect_err("two have it");
-        assert!(matches!(&error, AdapterError::Refused(why) if why.contains("stub, stub-fast")), "{error}");
-        assert_eq!(registry.unload_adapter("poet", Some("stub-fast")).as_deref(), Ok("stub-fast"));
-        assert_eq!(registry.unload_adapter("Poet", None).as_deref(), Ok("stub"));
-        let gone = registry.unload_adapter("poet", None).expect_err("gone");
-        assert_eq!(gone.to_string(), "there is no adapter \"poet\" (there are none)");
-    }
-}
+mod tests;
