@@ -46,6 +46,20 @@ pub(super) trait OutputParser: Send + Debug {
 
     /// No more text comes.
     fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError>;
+
+    /// One for another answer to the same prompt.
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError>;
+}
+
+/// For so many answers to one prompt.
+pub(super) fn parsers_for(
+    parser: Option<Box<dyn OutputParser>>,
+    answers: u32,
+) -> Result<Vec<Option<Box<dyn OutputParser>>>, RunnerError> {
+    let others = (1..answers).map(|_| parser.as_ref().map(|parser| parser.again()).transpose());
+    let mut parsers = others.collect::<Result<Vec<_>, _>>()?;
+    parsers.push(parser);
+    Ok(parsers)
 }
 
 /// The stream of one generation: an `Iterator` for the command line, a `Stream` for the server. After an `Err`
@@ -64,6 +78,11 @@ pub struct DeltaStream {
 impl DeltaStream {
     pub(super) fn new(events: EventStream, parser: Option<Box<dyn OutputParser>>) -> Self {
         Self { events, parser, ready: VecDeque::new(), failure: None, failed: false }
+    }
+
+    /// Streams with their parsers, in this order.
+    pub(super) fn several(events: Vec<EventStream>, parsers: Vec<Option<Box<dyn OutputParser>>>) -> Vec<Self> {
+        events.into_iter().zip(parsers).map(|(events, parser)| Self::new(events, parser)).collect()
     }
 
     /// To stop or steer the generation from elsewhere.

@@ -11,7 +11,7 @@ use crate::placement::{self, Choice, Inventory, PlacementError, PlacementReport}
 
 use super::adapters::{Adapters, adapter_names};
 use super::defaults::GenerateDefaults;
-use super::delta::DeltaStream;
+use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
 use super::offload;
@@ -152,22 +152,29 @@ fn place(
 }
 
 impl Runner for LocalRunner {
-    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let spec = self.defaults.apply(spec);
-        let adapters = self.adapters_for(spec.lora.as_deref())?;
-        let Prepared { tokens, stops, shown, parser, filter } = self.prompts.prepare(&spec)?;
-        let events = self.engine.submit(Job {
-            prompt: tokens,
-            sampling: spec.sampling.params(),
-            stop: stops,
-            shown,
-            max_tokens: spec.max_tokens,
-            priority: spec.priority,
-            filter,
-            adapters,
-            logprobs: spec.logprobs.map(|n| n as usize),
-        })?;
-        Ok(DeltaStream::new(events, parser))
+    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+        self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
+        let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let spec = self.defaults.apply(spec);
+            let adapters = self.adapters_for(spec.lora.as_deref())?;
+            let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
+            for answer in 0..answers {
+                jobs.push(Job {
+                    prompt: tokens.clone(),
+                    sampling: spec.sampling.params_of(answer),
+                    stop: stops.clone(),
+                    shown: shown.clone(),
+                    max_tokens: spec.max_tokens,
+                    priority: spec.priority,
+                    filter: form.as_ref().map(|form| self.prompts.filter(form)).transpose()?,
+                    adapters: adapters.clone(),
+                    logprobs: spec.logprobs.map(|n| n as usize),
+                });
+            }
+            parsers.extend(parsers_for(parser, answers)?);
+        }
+        Ok(DeltaStream::several(self.engine.submit_all(jobs)?, parsers))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {

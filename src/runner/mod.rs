@@ -58,7 +58,17 @@ pub trait Runner: Send + Sync + Debug {
     ///
     /// # Errors
     /// What is wrong with the request, or that the queue is full.
-    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError>;
+    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
+        let streams = self.generate_several(std::slice::from_ref(spec), 1)?;
+        streams.into_iter().next().ok_or_else(|| RunnerError::Failed("no generation was begun".into()))
+    }
+
+    /// Queues `answers` generations for each of `specs`, in this order, all of them or none. Each prompt is rendered and
+    /// tokenised once. The answers to a prompt with a seed have that seed, the one after it, and so on.
+    ///
+    /// # Errors
+    /// As [`Runner::generate`], or that the queue could never hold so many.
+    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError>;
 
     /// What [`Runner::generate`] would begin from: the rendered template and its tokens.
     ///

@@ -33,7 +33,8 @@ pub(super) struct Prepared {
     /// Those that count: of the request, and of the template.
     pub stops: Vec<String>,
     pub parser: Option<Box<dyn OutputParser>>,
-    pub filter: Option<Box<dyn TokenFilter>>,
+    /// What the answer must look like; each has a filter of its own.
+    pub form: Option<Constraint>,
     /// Control tokens that the parser must see.
     pub shown: Vec<TokenId>,
 }
@@ -54,10 +55,9 @@ impl Prompts {
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
-        let filter = |constraint: &Option<Constraint>| constraint.as_ref().map(|form| self.filter(form)).transpose();
         let plain = |tokens| {
-            let filter = filter(&spec.constraint)?;
-            Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, filter, shown: Vec::new() })
+            let form = spec.constraint.clone();
+            Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, form, shown: Vec::new() })
         };
         match &spec.input {
             Input::Raw(text) => plain(self.tokenize(text, true, true)?),
@@ -69,7 +69,7 @@ impl Prompts {
                     stops.extend(spec.stop.iter().cloned());
                 }
                 let tokens = self.tokenize_parts(&prompt)?;
-                Ok(Prepared { tokens, stops, parser, filter: filter(&constraint)?, shown })
+                Ok(Prepared { tokens, stops, parser, form: constraint, shown })
             }
         }
     }
@@ -290,7 +290,10 @@ impl Prompts {
     }
 
     /// What the answer must look like, ready to be followed.
-    fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
+    ///
+    /// # Errors
+    /// What of the form cannot be kept to.
+    pub fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
         let compiler = self.compiler.get_or_init(|| words(&self.vocab).and_then(Compiler::new));
         let compiler = compiler.as_ref().map_err(|why| RunnerError::Failed(why.clone()))?;
         let refuse =

@@ -15,7 +15,7 @@ use crate::placement::{DeviceNeed, DeviceUse, MemoryPlan, PlacementReport};
 
 use super::adapters::Adapters;
 use super::defaults::GenerateDefaults;
-use super::delta::DeltaStream;
+use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
 use super::stub_parser;
@@ -196,23 +196,32 @@ impl StubRunner {
 }
 
 impl Runner for StubRunner {
-    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let spec = self.defaults.apply(spec);
-        if let Input::Tokens(tokens) = &spec.input {
-            self.pieces(tokens)?;
+    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+        self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
+        let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let spec = self.defaults.apply(spec);
+            if let Input::Tokens(tokens) = &spec.input {
+                self.pieces(tokens)?;
+            }
+            let prompt = self.tokens(&spec.input);
+            let adapters = self.adapters.set(spec.lora.as_deref().unwrap_or_default())?;
+            for answer in 0..answers {
+                jobs.push(Job {
+                    prompt: prompt.clone(),
+                    sampling: spec.sampling.params_of(answer),
+                    stop: spec.stop.clone(),
+                    max_tokens: spec.max_tokens,
+                    priority: spec.priority,
+                    shown: Vec::new(),
+                    filter: None,
+                    adapters: adapters.clone(),
+                    logprobs: spec.logprobs.map(|n| n as usize),
+                });
+            }
+            parsers.extend(parsers_for(stub_parser::parser_for(&spec.chat), answers)?);
         }
-        let events = self.engine.submit(Job {
-            prompt: self.tokens(&spec.input),
-            sampling: spec.sampling.params(),
-            stop: spec.stop.clone(),
-            max_tokens: spec.max_tokens,
-            priority: spec.priority,
-            shown: Vec::new(),
-            filter: None,
-            adapters: self.adapters.set(spec.lora.as_deref().unwrap_or_default())?,
-            logprobs: spec.logprobs.map(|n| n as usize),
-        })?;
-        Ok(DeltaStream::new(events, stub_parser::parser_for(&spec.chat)))
+        Ok(DeltaStream::several(self.engine.submit_all(jobs)?, parsers))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
@@ -293,3 +302,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         Some(piece)
     })
 }
+
+#[cfg(test)]
+#[path = "stub_tests.rs"]
+mod tests;
