@@ -276,7 +276,7 @@ mod tests {
     use crate::runner::Answer;
 
     fn summary(reason: FinishReason, stop: Option<&str>) -> Summary {
-        let usage = Usage { prompt_tokens: 10, completion_tokens: 3, cached_tokens: 4 };
+        let usage = Usage { prompt_tokens: 10, completion_tokens: 3, cached_tokens: 4, reasoning_tokens: 0 };
         Summary { reason, stop: stop.map(str::to_owned), seed: 1, usage, timings: Timings::default() }
     }
 

@@ -39,6 +39,14 @@ pub struct Usage {
     pub completion_tokens: u32,
     pub total_tokens: u32,
     pub prompt_tokens_details: PromptTokensDetails,
+    pub completion_tokens_details: CompletionTokensDetails,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.CompletionTokensDetails")]
+pub struct CompletionTokensDetails {
+    /// Those of thoughts.
+    pub reasoning_tokens: u32,
 }
 
 #[derive(JsonSchema)]

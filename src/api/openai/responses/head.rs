@@ -72,14 +72,13 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
-/// Tokens of thoughts are not counted apart.
 fn usage(summary: &Summary) -> Value {
     let used = &summary.usage;
     json!({
         "input_tokens": used.prompt_tokens,
         "input_tokens_details": { "cached_tokens": used.cached_tokens, "cache_write_tokens": 0 },
         "output_tokens": used.completion_tokens,
-        "output_tokens_details": { "reasoning_tokens": 0 },
+        "output_tokens_details": { "reasoning_tokens": used.reasoning_tokens },
         "total_tokens": used.prompt_tokens + used.completion_tokens,
     })
 }
