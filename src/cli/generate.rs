@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::chat::{Message, Role};
 use crate::config::{Config, Origin, Set};
 use crate::engine::{Priority, Summary};
-use crate::runner::{Delta, GenerateSpec, Input, Sampling};
+use crate::runner::{Delta, GenerateSpec, Infill, Input, Sampling};
 
 use super::output;
 
@@ -36,6 +36,9 @@ pub(super) struct GenerateArgs {
     /// Send the prompt as it is, without the model's chat template.
     #[arg(long)]
     raw: bool,
+    /// What stands behind a gap that follows the prompt; the model fills it.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["system", "raw"])]
+    suffix: Option<String>,
     /// Most tokens to generate [default: to the end of the context].
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
@@ -135,6 +138,7 @@ fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
         Input::Raw(text) => text.len(),
         Input::Tokens(tokens) => tokens.len(),
         Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        Input::Infill(gap) => gap.before.len() + gap.behind.len(),
     };
     config.asked.needed_tokens = args
         .max_tokens
@@ -157,7 +161,9 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
 }
 
 fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
-    let input = if args.raw {
+    let input = if let Some(suffix) = &args.suffix {
+        Input::Infill(Infill { before: prompt, behind: suffix.clone(), ..Infill::default() })
+    } else if args.raw {
         Input::Raw(prompt)
     } else {
         let system = args.system.as_ref().map(|text| Message::new(Role::System, text));

@@ -103,7 +103,7 @@ impl LocalRunner {
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        let (prompts, defaults) = (Prompts::new(vocab, template), spec.defaults.clone());
+        let (prompts, defaults) = (Prompts::new(vocab, template, engine.n_ctx()), spec.defaults.clone());
         Ok(Self { engine, prompts, embedder, defaults, adapters, usual, model, info })
     }
 
@@ -202,7 +202,7 @@ impl Runner for LocalRunner {
             let mut tokens = match input {
                 Input::Raw(text) => self.prompts.tokenize(text, true, false)?,
                 Input::Tokens(tokens) => tokens.clone(),
-                Input::Messages(_) => {
+                Input::Messages(_) | Input::Infill(_) => {
                     return Err(RunnerError::BadRequest("texts are embedded, not conversations".into()));
                 }
             };

@@ -9,6 +9,8 @@ mod error;
 #[cfg(all(test, feature = "llama"))]
 mod families;
 mod free;
+#[cfg(any(test, feature = "stub", feature = "llama"))]
+mod infill;
 #[cfg(feature = "llama")]
 mod layout;
 #[cfg(feature = "llama")]
@@ -44,8 +46,8 @@ pub use local::LocalRunner;
 #[cfg(feature = "llama")]
 pub use offload::offload_for;
 pub use spec::{
-    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Input, LoadSpec, LoraUse,
-    ModelSource, Prompt, ServeSpec, StubSpeed,
+    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Infill, InfillFile, Input,
+    LoadSpec, LoraUse, ModelSource, Prompt, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;

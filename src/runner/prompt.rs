@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::delta::OutputParser;
 use super::error::RunnerError;
+use super::infill::{self, Marks};
 use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
 use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
@@ -21,6 +22,8 @@ pub(super) struct Prompts {
     vocab: Vocab,
     template: TemplateChoice,
     knows_tools: bool,
+    /// Tokens that one sequence can hold.
+    context: usize,
     /// Made for the first conversation: it looks at each entry of the vocabulary.
     shield: OnceLock<Shield>,
     /// Made for the first request that asks for a form.
@@ -49,9 +52,9 @@ struct Text {
 }
 
 impl Prompts {
-    pub fn new(vocab: Vocab, template: TemplateChoice) -> Self {
+    pub fn new(vocab: Vocab, template: TemplateChoice, context: usize) -> Self {
         let knows_tools = template.knows_tools();
-        Self { vocab, template, knows_tools, shield: OnceLock::new(), compiler: OnceLock::new() }
+        Self { vocab, template, knows_tools, context, shield: OnceLock::new(), compiler: OnceLock::new() }
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
@@ -62,6 +65,11 @@ impl Prompts {
         match &spec.input {
             Input::Raw(text) => plain(self.tokenize(text, true, true)?),
             Input::Tokens(tokens) => plain(tokens.clone()),
+            Input::Infill(gap) => {
+                let tokenise = |text: &str| self.tokenize(text, false, false);
+                let begin = self.vocab.begin().map(Token::index);
+                plain(infill::tokens(spec, gap, self.marks(), begin, self.context, &tokenise)?)
+            }
             Input::Messages(messages) => {
                 let Text { prompt, mut stops, parser, constraint, shown } = self.conversation(messages, spec)?;
                 if !spec.chat.must_call() {
@@ -85,6 +93,17 @@ impl Prompts {
         let tokens = self.tokenize_parts(&prompt)?;
         let text = self.shield().parts(&prompt).into_iter().map(|part| part.text).collect();
         Ok(Prompt { text, tokens })
+    }
+
+    fn marks(&self) -> Option<Marks> {
+        let found = self.vocab.infill_tokens()?;
+        Some(Marks {
+            before: found.before.index(),
+            behind: found.behind.index(),
+            middle: found.middle.index(),
+            repository: found.repository.map(Token::index),
+            file: found.file.map(Token::index),
+        })
     }
 
     fn shield(&self) -> &Shield {

@@ -17,6 +17,7 @@ use super::adapters::Adapters;
 use super::defaults::GenerateDefaults;
 use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
+use super::infill::{self, Marks};
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
 use super::stub_parser;
 use super::{Measure, Runner, RunnerInfo};
@@ -41,6 +42,8 @@ const END: TokenId = 0;
 pub struct StubRunner {
     engine: EngineHandle,
     words: Arc<Words>,
+    /// Only one of the two has tokens that mark a gap.
+    has_marks: bool,
     defaults: GenerateDefaults,
     adapters: Adapters,
     info: RunnerInfo,
@@ -68,6 +71,16 @@ impl Words {
                 TokenId::try_from(words.len()).unwrap_or(WORD)
             })
         })
+    }
+
+    fn marks(&self) -> Marks {
+        Marks {
+            before: self.token("<|fim_prefix|>"),
+            behind: self.token("<|fim_suffix|>"),
+            middle: self.token("<|fim_middle|>"),
+            repository: Some(self.token("<|repo_name|>")),
+            file: Some(self.token("<|file_sep|>")),
+        }
     }
 
     fn word(&self, token: TokenId) -> Option<Arc<str>> {
@@ -114,6 +127,7 @@ impl StubRunner {
             StubSpeed::Fast => (FAST_CONTEXT, Duration::ZERO),
         };
         let words = Arc::new(Words::default());
+        let has_marks = speed == StubSpeed::Paced;
         let machine = Machine {
             n_cells: 2 * context,
             n_ctx_seq: context,
@@ -152,7 +166,7 @@ impl StubRunner {
             },
             load_ms: 0.0,
         };
-        Ok(Self { engine, words, defaults, adapters: Adapters::default(), info })
+        Ok(Self { engine, words, has_marks, defaults, adapters: Adapters::default(), info })
     }
 
     /// What its cells would take, if they were any.
@@ -180,10 +194,16 @@ impl StubRunner {
     }
 
     /// The words of all messages, those of the last one marked.
-    fn tokens(&self, input: &Input) -> Vec<TokenId> {
-        let messages: Vec<&str> = match input {
+    fn tokens(&self, spec: &GenerateSpec) -> Result<Vec<TokenId>, RunnerError> {
+        let mark = |tokens: Vec<TokenId>| Ok(tokens.into_iter().map(|token| token | LAST).collect());
+        let messages: Vec<&str> = match &spec.input {
             Input::Raw(text) => vec![text],
-            Input::Tokens(tokens) => return tokens.iter().map(|token| token | LAST).collect(),
+            Input::Tokens(tokens) => return mark(tokens.clone()),
+            Input::Infill(gap) => {
+                let tokenise = |text: &str| self.tokenize(text, false, false);
+                let marks = self.has_marks.then(|| self.words.marks());
+                return mark(infill::tokens(spec, gap, marks, None, self.info.context_tokens, &tokenise)?);
+            }
             Input::Messages(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
         };
         let mut tokens = Vec::new();
@@ -191,7 +211,7 @@ impl StubRunner {
             let mark = if index + 1 == messages.len() { LAST } else { 0 };
             tokens.extend(pieces(message).map(|word| self.words.token(word) | mark));
         }
-        tokens
+        Ok(tokens)
     }
 }
 
@@ -204,7 +224,7 @@ impl Runner for StubRunner {
             if let Input::Tokens(tokens) = &spec.input {
                 self.pieces(tokens)?;
             }
-            let prompt = self.tokens(&spec.input);
+            let prompt = self.tokens(&spec)?;
             let adapters = self.adapters.set(spec.lora.as_deref().unwrap_or_default())?;
             for answer in 0..answers {
                 jobs.push(Job {
@@ -225,7 +245,7 @@ impl Runner for StubRunner {
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
-        let tokens = self.tokens(&self.defaults.apply(spec).input);
+        let tokens = self.tokens(&self.defaults.apply(spec))?;
         let text = tokens.iter().filter_map(|token| self.words.word(*token)).collect::<Vec<_>>().concat();
         Ok(Prompt { text, tokens })
     }
@@ -247,7 +267,7 @@ impl Runner for StubRunner {
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
         let mut found = Embeddings::default();
         for input in &spec.inputs {
-            let tokens = self.tokens(input);
+            let tokens = self.tokens(&GenerateSpec::new("", input.clone()))?;
             let lengths =
                 tokens.iter().take(4).map(|token| self.words.word(*token).map_or(0.0, |word| word.len() as f32));
             let mut vector: Vec<f32> = lengths.collect();
