@@ -200,6 +200,11 @@ impl Encoder for MessagesEncoder {
         }
     }
 
+    fn ping(&mut self, out: &mut Vec<u8>) {
+        self.begin(out);
+        event("ping", &json!({ "type": "ping" }), out);
+    }
+
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
         event("error", &error_body(ErrorKind::ModelFailed, &error.to_string(), None), out);
     }
