@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::shimmy::GenerateRequest as Sampling;
 use super::{BadRequest, Encoder, drop_nulls, from_value_noting_ignored, push_json};
-use crate::constrain::Constraint;
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, GenerateSpec, Infill, InfillFile, Input, RunnerError};
 
@@ -25,8 +24,6 @@ struct Fields {
     prompt: String,
     /// Most tokens to generate; below 0, or absent, to the end of the context.
     n_predict: Option<i64>,
-    grammar: Option<String>,
-    json_schema: Option<Value>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -87,11 +84,6 @@ impl InfillRequest {
             sampling.max_tokens = u32::try_from(most).ok();
         }
         sampling.prompt = Some(String::new());
-        let grammar = fields.grammar.filter(|grammar| !grammar.is_empty()).map(Constraint::Gbnf);
-        let constraint = match (grammar, fields.json_schema.map(Constraint::JsonSchema)) {
-            (Some(_), Some(_)) => return Err(BadRequest("give `grammar` or `json_schema`, not both".into())),
-            (grammar, schema) => grammar.or(schema),
-        };
         let file = |file: FileField| InfillFile { name: file.filename, text: file.text };
         let input = Input::Infill(Infill {
             before: fields.input_prefix,
@@ -99,7 +91,7 @@ impl InfillRequest {
             behind: fields.input_suffix,
             files: fields.input_extra.into_iter().map(file).collect(),
         });
-        Ok(GenerateSpec { input, constraint, ..sampling.into_spec()? })
+        Ok(GenerateSpec { input, ..sampling.into_spec()? })
     }
 }
 
@@ -286,6 +278,6 @@ mod tests {
         assert!(read(json!({ "messages": [] })).expect_err("no place").contains("`messages`"));
         assert!(read(json!({ "top_p": 2 })).expect_err("out of range").starts_with("top_p is 2"));
         let both = json!({ "grammar": "root ::= \"a\"", "json_schema": {} });
-        assert_eq!(read(both).expect_err("two forms"), "give `grammar` or `json_schema`, not both");
+        assert_eq!(read(both).expect_err("two forms"), "give `json_schema` or `grammar`, not both");
     }
 }

@@ -3,6 +3,7 @@
 pub mod anthropic;
 mod conversation;
 pub mod dialect;
+mod forms;
 pub mod infill;
 pub mod ollama;
 pub mod openai;

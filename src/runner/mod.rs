@@ -8,6 +8,8 @@ mod delta;
 mod error;
 #[cfg(all(test, feature = "llama"))]
 mod families;
+#[cfg(any(test, feature = "stub", feature = "llama"))]
+mod forms;
 mod free;
 #[cfg(any(test, feature = "stub", feature = "llama"))]
 mod infill;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::delta::OutputParser;
 use super::error::RunnerError;
+use super::forms;
 use super::infill::{self, Marks};
 use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
 use super::spec::{GenerateSpec, Input, Prompt};
@@ -314,10 +315,7 @@ impl Prompts {
     /// What of the form cannot be kept to.
     pub fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
         let compiler = self.compiler.get_or_init(|| words(&self.vocab).and_then(Compiler::new));
-        let compiler = compiler.as_ref().map_err(|why| RunnerError::Failed(why.clone()))?;
-        let refuse =
-            |why: String| RunnerError::BadRequest(format!("the form that is asked for cannot be kept to: {why}"));
-        compiler.compile(constraint).map_err(refuse)
+        forms::filter(compiler, constraint)
     }
 }
 

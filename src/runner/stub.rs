@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::constrain::{self, Compiler};
 use crate::engine::{AdapterSet, EngineAdapter, EngineConfig, EngineHandle, Job, Machine, Rule, TokenId};
 use crate::gguf;
 use crate::placement::{DeviceNeed, DeviceUse, MemoryPlan, PlacementReport};
@@ -17,6 +18,7 @@ use super::adapters::Adapters;
 use super::defaults::GenerateDefaults;
 use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
+use super::forms;
 use super::infill::{self, Marks};
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
 use super::stub_parser;
@@ -44,6 +46,8 @@ pub struct StubRunner {
     words: Arc<Words>,
     /// Only one of the two has tokens that mark a gap.
     has_marks: bool,
+    /// For forms that are asked for: its answers keep to none, but it says which cannot be kept to.
+    compiler: OnceLock<Result<Compiler, String>>,
     defaults: GenerateDefaults,
     adapters: Adapters,
     info: RunnerInfo,
@@ -166,7 +170,7 @@ impl StubRunner {
             },
             load_ms: 0.0,
         };
-        Ok(Self { engine, words, has_marks, defaults, adapters: Adapters::default(), info })
+        Ok(Self { engine, words, has_marks, compiler: OnceLock::new(), defaults, adapters: Adapters::default(), info })
     }
 
     /// What its cells would take, if they were any.
@@ -223,6 +227,9 @@ impl Runner for StubRunner {
             let spec = self.defaults.apply(spec);
             if let Input::Tokens(tokens) = &spec.input {
                 self.pieces(tokens)?;
+            }
+            if let Some(form) = &spec.constraint {
+                forms::filter(self.compiler.get_or_init(bytes), form)?;
             }
             let prompt = self.tokens(&spec)?;
             let adapters = self.adapters.set(spec.lora.as_deref().unwrap_or_default())?;
@@ -308,6 +315,12 @@ impl Runner for StubRunner {
     fn adapter(&self, name: &str) -> Option<PathBuf> {
         self.adapters.path_of(name)
     }
+}
+
+/// A vocabulary of bytes, and an end.
+fn bytes() -> Result<Compiler, String> {
+    let words = (0..=u8::MAX).map(|byte| vec![byte]).chain([Vec::new()]).collect();
+    Compiler::new(constrain::Words { words, ends: vec![u32::from(u8::MAX) + 1] })
 }
 
 /// Words, each with the space or line break before it, as tokenisers cut.

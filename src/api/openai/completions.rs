@@ -249,7 +249,6 @@ mod tests {
         assert!(refused(json!({ "suffix": "}", "prompt": [1] })).starts_with("`suffix` goes with prompts of text"));
         assert!(refused(json!({ "echo": true, "logprobs": 1 })).starts_with("`echo` and `logprobs` together"));
         assert_eq!(refused(json!({ "logprobs": 6 })), "logprobs is 6; it must be from 0 to 5");
-        assert_eq!(refused(json!({ "guided_regex": "a" })), "`guided_regex` is not served by this version");
         assert!(refused(json!({ "prompt": ["a", "b"], "n": 65 })).starts_with("2 prompts with 65 answers each"));
         assert_eq!(refused(json!({ "n": 129 })), "n is 129; it must be from 1 to 128");
         let grammar = json!({ "grammar": "root ::= \"a\"", "response_format": { "type": "json_object" } });
