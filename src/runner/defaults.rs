@@ -93,6 +93,12 @@ pub struct GenerateDefaults {
 }
 
 impl GenerateDefaults {
+    /// What a request that says this is sampled with.
+    #[must_use]
+    pub fn sampling_for(&self, asked: &Sampling) -> SamplingParams {
+        asked.clone().over(&self.sampling).params()
+    }
+
     /// The request with these defaults in it.
     #[must_use]
     pub fn apply<'a>(&self, spec: &'a GenerateSpec) -> Cow<'a, GenerateSpec> {

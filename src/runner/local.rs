@@ -224,6 +224,10 @@ impl Runner for LocalRunner {
         &self.info
     }
 
+    fn defaults(&self) -> &GenerateDefaults {
+        &self.defaults
+    }
+
     fn measure(&self, what: Measure) -> Result<f64, RunnerError> {
         let (Measure::Prompt(n) | Measure::Generation(n)) = what;
         if n == 0 || n > self.engine.n_ctx() {

@@ -115,6 +115,9 @@ pub trait Runner: Send + Sync + Debug {
     /// What was loaded.
     fn info(&self) -> &RunnerInfo;
 
+    /// What requests get that leave it open.
+    fn defaults(&self) -> &GenerateDefaults;
+
     /// Speed without the server around it. See [`crate::engine`]'s `measure`.
     ///
     /// # Errors

@@ -292,6 +292,10 @@ impl Runner for StubRunner {
         &self.info
     }
 
+    fn defaults(&self) -> &GenerateDefaults {
+        &self.defaults
+    }
+
     fn measure(&self, what: Measure) -> Result<f64, RunnerError> {
         Ok(self.engine.measure(what, AdapterSet::default())?)
     }

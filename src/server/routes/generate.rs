@@ -141,6 +141,22 @@ pub(super) async fn with_model<T: Send + 'static>(
     .await
 }
 
+/// Vectors are computed with the adapters that a model is loaded with.
+///
+/// # Errors
+/// A name that asks for others.
+pub(super) fn without_adapters(registry: &Registry, name: &str) -> Result<(), ApiError> {
+    match registry.split_name(name) {
+        (base, Some(_)) => {
+            let why = format!(
+                "bad request: adapters are not chosen for embeddings by this version; {base:?} has those that it was loaded with"
+            );
+            Err(ApiError::new(ErrorKind::BadRequest, why))
+        }
+        (_, None) => Ok(()),
+    }
+}
+
 /// Tells the registry that nobody wants the answer any more.
 struct GivesUp {
     registry: Arc<Registry>,
