@@ -49,6 +49,16 @@ pub struct InfillTokens {
     pub file: Option<Token>,
 }
 
+/// What stands around two texts that belong together, where the vocabulary wants something there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairMarks {
+    pub begin: Option<Token>,
+    /// Behind each text.
+    pub end: Option<Token>,
+    /// Between them.
+    pub separator: Option<Token>,
+}
+
 /// Longest text for one call. Tokenising needs stack in proportion, see `tokenize`.
 const MAX_TEXT: usize = 4 << 20;
 /// Some pre-tokenizers recurse once a character and were seen to use about 320 bytes each time.
@@ -211,6 +221,24 @@ impl Vocab {
         // SAFETY: a getter on a live vocabulary.
         let wanted = unsafe { llama_sys::llama_vocab_get_add_bos(self.raw()) };
         self.bos().filter(|_| wanted)
+    }
+
+    #[must_use]
+    pub fn pair_marks(&self) -> PairMarks {
+        let raw = self.raw();
+        // SAFETY: getters on a live vocabulary.
+        let (wants_end, wants_separator, separator) = unsafe {
+            (
+                llama_sys::llama_vocab_get_add_eos(raw),
+                llama_sys::llama_vocab_get_add_sep(raw),
+                Token::from_raw(llama_sys::llama_vocab_sep(raw)),
+            )
+        };
+        PairMarks {
+            begin: self.begin(),
+            end: self.eos().or(separator).filter(|_| wants_end),
+            separator: separator.filter(|_| wants_separator),
+        }
     }
 
     /// `None` for a model that was not made to fill gaps.

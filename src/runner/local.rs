@@ -17,7 +17,8 @@ use super::layout::Layout;
 use super::offload;
 use super::plan;
 use super::prompt::{Prepared, Prompts};
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt};
+use super::rank;
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt, RankSpec, Ranks};
 use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
 #[derive(Debug)]
@@ -25,8 +26,9 @@ pub struct LocalRunner {
     // Dropped first: the engine's thread ends before the model is let go.
     engine: EngineHandle,
     prompts: Prompts,
-    /// For models that were made for it.
+    /// For models that were made for it, or to rank: those pool a pair of texts to a score.
     embedder: Option<Embedder>,
+    ranks: bool,
     defaults: GenerateDefaults,
     adapters: Adapters,
     /// For requests that name no adapters.
@@ -88,8 +90,10 @@ impl LocalRunner {
             threads,
             "model loaded"
         );
-        let embeds = matches!(model.pooling(), Some(Pooling::Mean | Pooling::Token));
-        let embedder = embeds.then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
+        let pooling = model.pooling();
+        let ranks = pooling == Some(Pooling::Rank);
+        let embedder =
+            pooling.is_some().then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
 
         let info = RunnerInfo {
             description: model.description(),
@@ -104,7 +108,7 @@ impl LocalRunner {
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
         let (prompts, defaults) = (Prompts::new(vocab, template, engine.n_ctx()), spec.defaults.clone());
-        Ok(Self { engine, prompts, embedder, defaults, adapters, usual, model, info })
+        Ok(Self { engine, prompts, embedder, ranks, defaults, adapters, usual, model, info })
     }
 
     /// What a request is computed with.
@@ -190,6 +194,10 @@ impl Runner for LocalRunner {
     }
 
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
+        if self.ranks {
+            let why = "this model ranks texts and gives no vectors of them; ask it at /v1/rerank";
+            return Err(RunnerError::BadRequest(why.into()));
+        }
         let embedder = self.embedder.as_ref().ok_or_else(|| {
             RunnerError::BadRequest("this model was not made for embeddings: its file names no way to pool them".into())
         })?;
@@ -218,6 +226,20 @@ impl Runner for LocalRunner {
             normalise(vector);
         }
         Ok(Embeddings { vectors, prompt_tokens })
+    }
+
+    fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError> {
+        let ranker = self.embedder.as_ref().filter(|_| self.ranks).ok_or_else(rank::refusal)?;
+        let template = self.model.meta("tokenizer.chat_template.rerank");
+        let pair = |document| self.prompts.pair(&spec.query, document, template.as_deref());
+        let pairs = spec.documents.iter().map(|document| pair(document)).collect::<Result<Vec<_>, _>>()?;
+        let prompt_tokens = pairs.iter().map(Vec::len).sum();
+        let score = |found: Vec<f32>| {
+            let first = found.first().copied().filter(|score| score.is_finite());
+            first.ok_or_else(|| RunnerError::Failed("the model gives a score that is no number".into()))
+        };
+        let scores = ranker.embed(pairs)?.into_iter().map(score).collect::<Result<_, _>>()?;
+        Ok(Ranks { scores, prompt_tokens })
     }
 
     fn info(&self) -> &RunnerInfo {

@@ -25,6 +25,7 @@ mod output;
 mod plan;
 #[cfg(feature = "llama")]
 mod prompt;
+mod rank;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
 mod stub;
@@ -49,7 +50,7 @@ pub use local::LocalRunner;
 pub use offload::offload_for;
 pub use spec::{
     CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Infill, InfillFile, Input,
-    LoadSpec, LoraUse, ModelSource, Prompt, ServeSpec, StubSpeed,
+    LoadSpec, LoraUse, ModelSource, Prompt, RankSpec, Ranks, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
@@ -98,6 +99,12 @@ pub trait Runner: Send + Sync + Debug {
     /// # Errors
     /// A model that cannot embed; a text that is empty or too long.
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError>;
+
+    /// Scores texts by how well they answer a query. Blocks until all are done.
+    ///
+    /// # Errors
+    /// A model that cannot rank; a text that is too long.
+    fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError>;
 
     /// Loads a LoRA adapter while the model serves, in place of the one that has this name. `again` reads a file that is
     /// loaded already once more. Generations that run go on with what they began with.

@@ -9,6 +9,7 @@ use super::error::RunnerError;
 use super::forms;
 use super::infill::{self, Marks};
 use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
+use super::rank;
 use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
     ChatOptions, Ending, Message, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
@@ -272,6 +273,21 @@ impl Prompts {
 
     fn render(&self, messages: &[Message], options: &ChatOptions, ending: Ending) -> Result<Rendered, RunnerError> {
         self.template.render(messages, options, ending).map_err(|e| RunnerError::BadRequest(e.to_string()))
+    }
+
+    /// What a model that ranks is given: its own template, filled, or the two texts with the vocabulary's ends behind them.
+    pub fn pair(&self, query: &str, document: &str, template: Option<&str>) -> Result<Vec<TokenId>, RunnerError> {
+        if let Some(template) = template {
+            let shield = self.shield();
+            return self.tokenize_parts(&rank::fill(template, &shield.text(query), &shield.text(document)));
+        }
+        let marks = self.vocab.pair_marks();
+        let mut tokens: Vec<TokenId> = marks.begin.map(Token::index).into_iter().collect();
+        tokens.extend(self.tokenize(query, false, false)?);
+        tokens.extend(marks.end.into_iter().chain(marks.separator).map(Token::index));
+        tokens.extend(self.tokenize(document, false, false)?);
+        tokens.extend(marks.end.map(Token::index));
+        Ok(tokens)
     }
 
     /// The template leaves BOS and EOS to the tokeniser.

@@ -112,6 +112,23 @@ pub struct Embeddings {
     pub prompt_tokens: usize,
 }
 
+/// Texts to rank by how well they answer a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankSpec {
+    pub model: String,
+    pub query: String,
+    pub documents: Vec<String>,
+}
+
+/// One score a document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ranks {
+    /// Higher is better; the scale is the model's own.
+    pub scores: Vec<f32>,
+    /// Tokens of all pairs of the query and a document.
+    pub prompt_tokens: usize,
+}
+
 /// What a model is given to go on from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {

@@ -20,7 +20,8 @@ use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
 use super::forms;
 use super::infill::{self, Marks};
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
+use super::rank;
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, RankSpec, Ranks, StubSpeed};
 use super::stub_parser;
 use super::{Measure, Runner, RunnerInfo};
 
@@ -44,8 +45,8 @@ const END: TokenId = 0;
 pub struct StubRunner {
     engine: EngineHandle,
     words: Arc<Words>,
-    /// Only one of the two has tokens that mark a gap.
-    has_marks: bool,
+    /// It fills gaps and ranks texts. The other stub does not, and shows what is said of such a model.
+    is_able: bool,
     /// For forms that are asked for: its answers keep to none, but it says which cannot be kept to.
     compiler: OnceLock<Result<Compiler, String>>,
     defaults: GenerateDefaults,
@@ -131,7 +132,7 @@ impl StubRunner {
             StubSpeed::Fast => (FAST_CONTEXT, Duration::ZERO),
         };
         let words = Arc::new(Words::default());
-        let has_marks = speed == StubSpeed::Paced;
+        let is_able = speed == StubSpeed::Paced;
         let machine = Machine {
             n_cells: 2 * context,
             n_ctx_seq: context,
@@ -170,7 +171,7 @@ impl StubRunner {
             },
             load_ms: 0.0,
         };
-        Ok(Self { engine, words, has_marks, compiler: OnceLock::new(), defaults, adapters: Adapters::default(), info })
+        Ok(Self { engine, words, is_able, compiler: OnceLock::new(), defaults, adapters: Adapters::default(), info })
     }
 
     /// What its cells would take, if they were any.
@@ -205,7 +206,7 @@ impl StubRunner {
             Input::Tokens(tokens) => return mark(tokens.clone()),
             Input::Infill(gap) => {
                 let tokenise = |text: &str| self.tokenize(text, false, false);
-                let marks = self.has_marks.then(|| self.words.marks());
+                let marks = self.is_able.then(|| self.words.marks());
                 return mark(infill::tokens(spec, gap, marks, None, self.info.context_tokens, &tokenise)?);
             }
             Input::Messages(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
@@ -286,6 +287,21 @@ impl Runner for StubRunner {
             found.prompt_tokens += tokens.len();
         }
         Ok(found)
+    }
+
+    /// The share of the query's words that the document has.
+    fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError> {
+        if !self.is_able {
+            return Err(rank::refusal());
+        }
+        let query: Vec<&str> = spec.query.split_whitespace().collect();
+        let score = |document: &String| {
+            let found = query.iter().filter(|word| document.split_whitespace().any(|other| other == **word)).count();
+            found as f32 / query.len().max(1) as f32
+        };
+        let words = |text: &str| pieces(text).count();
+        let prompt_tokens = spec.documents.iter().map(|document| words(&spec.query) + words(document)).sum();
+        Ok(Ranks { scores: spec.documents.iter().map(score).collect(), prompt_tokens })
     }
 
     fn info(&self) -> &RunnerInfo {

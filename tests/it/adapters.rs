@@ -343,6 +343,6 @@ fn models_are_listed_with_their_adapters() {
     for path in ["/v1/embeddings", "/api/embed"] {
         let refused = server.post(path, &json!({ "model": pairs[0], "input": "x" }));
         assert_eq!(refused.status, 400, "{path}: {}", refused.text());
-        assert!(refused.text().contains("adapters are not chosen for embeddings"), "{}", refused.text());
+        assert!(refused.text().contains("adapters are not chosen for embeddings and rankings"), "{}", refused.text());
     }
 }

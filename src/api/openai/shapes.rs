@@ -243,6 +243,35 @@ pub enum Vector {
     Base64(String),
 }
 
+/// Texts, the best first.
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.Reranked")]
+pub struct Reranked {
+    #[schemars(extend("const" = "list"))]
+    pub object: String,
+    pub model: String,
+    pub results: Vec<RerankResult>,
+    pub usage: EmbeddingUsage,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.RerankResult")]
+pub struct RerankResult {
+    /// Of the text among those that were sent.
+    pub index: usize,
+    /// As the model gives it: not within 0 and 1 for all models.
+    pub relevance_score: f32,
+    /// Where it is asked for.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub document: Option<RerankedText>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.RerankedText")]
+pub struct RerankedText {
+    pub text: String,
+}
+
 #[derive(JsonSchema)]
 #[schemars(rename = "openai.EmbeddingUsage")]
 pub struct EmbeddingUsage {

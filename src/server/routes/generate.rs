@@ -149,7 +149,7 @@ pub(super) fn without_adapters(registry: &Registry, name: &str) -> Result<(), Ap
     match registry.split_name(name) {
         (base, Some(_)) => {
             let why = format!(
-                "bad request: adapters are not chosen for embeddings by this version; {base:?} has those that it was loaded with"
+                "bad request: adapters are not chosen for embeddings and rankings by this version; {base:?} has those that it was loaded with"
             );
             Err(ApiError::new(ErrorKind::BadRequest, why))
         }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::generate::{Started, blocking, start_several, with_model, without_adapters};
 use crate::api::anthropic;
 use crate::api::openai::{
-    self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head,
+    self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head, RerankRequest,
 };
 use crate::registry::{AdapterStatus, ModelStatus, Registry};
 use crate::runner::RunnerError;
@@ -53,6 +53,19 @@ pub(in crate::server) async fn embeddings(
     without_adapters(&state.registry, &model)?;
     let found = with_model(&state, spec.model.clone(), move |runner| runner.embed(&spec)).await?;
     Ok(ignored.noted_in(Json(openai::embed_body(&model, &found, format)).into_response()))
+}
+
+pub(in crate::server) async fn rerank(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = RerankRequest::from_value(body)?;
+    let ignored = Ignored::new(&request.ignored);
+    let (spec, told) = request.into_spec();
+    let model = spec.model.clone();
+    without_adapters(&state.registry, &model)?;
+    let found = with_model(&state, model.clone(), move |runner| runner.rank(&spec)).await?;
+    Ok(ignored.noted_in(Json(openai::rerank_body(&model, &found, &told)).into_response()))
 }
 
 pub(in crate::server) async fn completions(
