@@ -170,6 +170,16 @@ int shim_chat_call(const shim_chat_parser * parser, size_t index, struct shim_ch
     });
 }
 
+int shim_chat_parser_again(const shim_chat_parser * parser, shim_chat_parser ** out) noexcept {
+    return guarded([&] {
+        auto other    = std::make_unique<shim_chat_parser>();
+        other->params = parser->params;
+        other->marks  = parser->marks;
+        *out          = other.release();
+        return SHIM_OK;
+    });
+}
+
 void shim_chat_parser_free(shim_chat_parser * parser) noexcept { delete parser; }
 
 int shim_chat_render_builtin(const char * name, const char * const * roles, const char * const * contents, size_t n,

@@ -244,6 +244,8 @@ int shim_chat_parse(struct shim_chat_parser * parser, const char * more, size_t 
 /* A JSON array of what tells the parts of an answer apart. Control tokens in it are to be part of the text. */
 int shim_chat_marks(const struct shim_chat_parser * parser, char ** marks) SHIM_NOEXCEPT;
 int shim_chat_call(const struct shim_chat_parser * parser, size_t index, struct shim_chat_call * out) SHIM_NOEXCEPT;
+/* A parser of the same form that has read nothing yet. */
+int shim_chat_parser_again(const struct shim_chat_parser * parser, struct shim_chat_parser ** out) SHIM_NOEXCEPT;
 void shim_chat_parser_free(struct shim_chat_parser * parser) SHIM_NOEXCEPT;
 /* One of llama.cpp's own templates by name. roles and contents hold n entries each. */
 int shim_chat_render_builtin(const char * name, const char * const * roles, const char * const * contents, size_t n,

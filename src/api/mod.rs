@@ -3,6 +3,8 @@
 pub mod anthropic;
 mod conversation;
 pub mod dialect;
+mod forms;
+pub mod infill;
 pub mod ollama;
 pub mod openai;
 mod schema;
@@ -21,6 +23,11 @@ pub trait Encoder: Send {
 
     /// Appends the bytes of one step.
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>);
+
+    /// Appends what keeps a connection open on which nothing was said for a while: a comment, in an event stream.
+    fn ping(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": ping\n\n");
+    }
 
     /// Appends the last bytes, after a failure in mid-stream.
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>);

@@ -61,6 +61,12 @@ impl Shield {
         Cow::Owned(marked)
     }
 
+    /// A text, as [`Shield::messages`].
+    #[must_use]
+    pub fn text(&self, text: &str) -> String {
+        self.mark(text)
+    }
+
     /// As [`Shield::messages`].
     #[must_use]
     pub fn tools<'a>(&self, tools: &'a [Tool]) -> Cow<'a, [Tool]> {

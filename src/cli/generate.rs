@@ -1,6 +1,7 @@
 //! `shimmy generate`.
 
 use std::io::{Read, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,8 +9,9 @@ use serde_json::json;
 
 use crate::chat::{Message, Role};
 use crate::config::Config;
+use crate::constrain::Constraint;
 use crate::engine::{Priority, Summary};
-use crate::runner::{Delta, GenerateSpec, Input, Sampling};
+use crate::runner::{Delta, GenerateSpec, Infill, Input, Sampling};
 
 use super::output;
 
@@ -36,6 +38,9 @@ pub(super) struct GenerateArgs {
     /// Send the prompt as it is, without the model's chat template.
     #[arg(long)]
     raw: bool,
+    /// What stands behind a gap that follows the prompt; the model fills it.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["system", "raw"])]
+    suffix: Option<String>,
     /// Most tokens to generate [default: to the end of the context].
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
@@ -69,6 +74,18 @@ pub(super) struct GenerateArgs {
     /// Ends the text before this string. Can be given more than once.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// A regular expression that the whole text must match.
+    #[arg(long, value_name = "REGEX", group = "form")]
+    regex: Option<String>,
+    /// A file with a JSON schema that the text must match.
+    #[arg(long, value_name = "FILE", group = "form")]
+    json_schema: Option<PathBuf>,
+    /// A file with a grammar in Lark's syntax that the text must keep to.
+    #[arg(long, value_name = "FILE", group = "form")]
+    lark: Option<PathBuf>,
+    /// A file with a grammar in llama.cpp's syntax, GBNF.
+    #[arg(long, value_name = "FILE", group = "form")]
+    grammar: Option<PathBuf>,
     /// Print one JSON object with text, usage and timings instead of streaming.
     #[arg(long)]
     json: bool,
@@ -76,7 +93,8 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
     let asked = args.model.as_deref().or(args.name.as_deref()).unwrap_or_default();
-    let spec = spec(args, prompt_text(&args.prompt)?);
+    let mut spec = spec(args, prompt_text(&args.prompt)?);
+    spec.constraint = form(args)?;
     spec.sampling.validate().map_err(anyhow::Error::msg)?;
     let (registry, name) = alone(args, &spec, config).registry_for(asked);
     let lease = output::load(&registry, &name)?;
@@ -132,11 +150,27 @@ fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
         Input::Raw(text) => text.len(),
         Input::Tokens(tokens) => tokens.len(),
         Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        Input::Infill(gap) => gap.before.len() + gap.behind.len(),
     };
     config.asked.needed_tokens = args
         .max_tokens
         .map(|max_tokens| u32::try_from(bytes + TEMPLATE_TOKENS).unwrap_or(u32::MAX).saturating_add(max_tokens));
     config
+}
+
+/// The form that is asked for.
+fn form(args: &GenerateArgs) -> anyhow::Result<Option<Constraint>> {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    Ok(match args {
+        GenerateArgs { regex: Some(regex), .. } => Some(Constraint::Regex(regex.clone())),
+        GenerateArgs { json_schema: Some(path), .. } => {
+            let schema = serde_json::from_str(&read(path)?);
+            Some(Constraint::JsonSchema(schema.with_context(|| format!("{} is no JSON", path.display()))?))
+        }
+        GenerateArgs { lark: Some(path), .. } => Some(Constraint::Lark(read(path)?)),
+        GenerateArgs { grammar: Some(path), .. } => Some(Constraint::Gbnf(read(path)?)),
+        _ => None,
+    })
 }
 
 fn prompt_text(prompt: &str) -> anyhow::Result<String> {
@@ -154,7 +188,9 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
 }
 
 fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
-    let input = if args.raw {
+    let input = if let Some(suffix) = &args.suffix {
+        Input::Infill(Infill { before: prompt, behind: suffix.clone(), ..Infill::default() })
+    } else if args.raw {
         Input::Raw(prompt)
     } else {
         let system = args.system.as_ref().map(|text| Message::new(Role::System, text));

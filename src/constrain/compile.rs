@@ -80,12 +80,25 @@ impl Compiler {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let matcher = Matcher::new(self.factory.create_parser(grammar(constraint)?));
         if let Some(error) = matcher.get_error() {
-            return Err(error.lines().next().unwrap_or_default().to_owned());
+            return Err(reason(&error));
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_front((key, matcher.deep_clone()));
         kept.truncate(KEPT);
         Ok(Box::new(Guide::new(matcher, Arc::clone(&self.ends))))
+    }
+}
+
+/// What is wrong, in a line: the library repeats all of an expression, and goes on with a backtrace.
+fn reason(error: &str) -> String {
+    const MOST_CHARACTERS: usize = 300;
+    if let Some(why) = error.lines().find_map(|line| line.trim_start().strip_prefix("error: ")) {
+        return format!("the regular expression: {why}");
+    }
+    let first = error.lines().next().unwrap_or_default();
+    match first.char_indices().nth(MOST_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &first[..end]),
+        None => first.to_owned(),
     }
 }
 
@@ -255,6 +268,45 @@ ws ::= | " " | "\n" [ \t]{0,20}
         assert!(refused(json!({ "enum": (0..30_000).collect::<Vec<_>>() })).contains("values"));
     }
 
+    /// They exhaust no stack, and what would take for ever is refused.
+    #[test]
+    fn hostile_expressions_and_grammars() {
+        let compiler = compiler();
+        let outcome = |constraint: Constraint| match compiler.compile(&constraint) {
+            Ok(mut filter) => filter.allowed().map(|_| ()),
+            Err(why) => Err(why),
+        };
+        let deep = |n: usize| format!("{}a{}", "(".repeat(n), ")".repeat(n));
+        for regex in [
+            deep(20_000),
+            "((((((a{50}){50}){50}){50}){50}){50})".into(),
+            "(a|b|ab){1000000}".into(),
+            format!("({})", vec!["\\p{L}{200}"; 300].join("|")),
+            "(.*a){200}".into(),
+            "[".repeat(60_000),
+        ] {
+            let shown = &regex[..regex.len().min(40)];
+            if let Err(why) = outcome(Constraint::Regex(regex.clone())) {
+                assert!(!why.is_empty(), "{shown}");
+            }
+        }
+        for lark in [format!("start: {}", deep(20_000).replace('a', "\"a\"")), "start: start start".into(), doubling()]
+        {
+            let shown = &lark[..lark.len().min(40)];
+            if let Err(why) = outcome(Constraint::Lark(lark.clone())) {
+                assert!(!why.is_empty(), "{shown}");
+            }
+        }
+        let nested = outcome(Constraint::Regex(deep(20_000))).expect_err("too deep");
+        assert!(nested.contains("nest"), "{nested}");
+    }
+
+    /// Each terminal is twice the one before.
+    fn doubling() -> String {
+        let rules: String = (0..60).map(|n| format!("T{n}: T{} T{}\n", n + 1, n + 1)).collect();
+        format!("start: T0\n{rules}T60: \"a\"\n")
+    }
+
     #[test]
     fn what_cannot_be_honoured_is_named() {
         let compiler = compiler();
@@ -263,8 +315,11 @@ ws ::= | " " | "\n" [ \t]{0,20}
         assert!(unknown.contains("uniqueItems"), "{unknown}");
         let impossible = error(Constraint::JsonSchema(json!({ "type": "string", "minLength": 5, "maxLength": 2 })));
         assert!(impossible.contains("nsatisfiable"), "{impossible}");
-        assert!(error(Constraint::Regex("[".into())).contains("regex"), "{}", error(Constraint::Regex("[".into())));
-        assert!(!error(Constraint::Lark("start: nothing".into())).is_empty());
+        assert_eq!(error(Constraint::Regex("[".into())), "the regular expression: unclosed character class");
+        let unknown = error(Constraint::Lark("start: nothing".into()));
+        assert!(unknown.contains("nothing"), "{unknown}");
+        let long = error(Constraint::Lark(format!("start: {}", "nothing".repeat(1000))));
+        assert!(long.len() < 400, "{long}");
     }
 
     #[test]

@@ -8,6 +8,10 @@ pub enum EngineError {
     #[error("{running} requests run and {waiting} wait, which is all that the queue holds; try again soon")]
     Overloaded { running: usize, waiting: usize },
     #[error(
+        "{asked} answers are asked for and {most} is all that runs and waits at a time; ask for fewer, or raise --queue"
+    )]
+    TooMany { asked: usize, most: usize },
+    #[error(
         "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size"
     )]
     PromptTooLong { prompt_tokens: usize, context_tokens: usize },

@@ -27,6 +27,9 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Of the prompt's tokens, those that needed no computing.
     pub cached_tokens: u32,
+    /// Of the completion's tokens, those of thoughts. The engine does not know them from others; the runner counts them.
+    #[serde(default)]
+    pub reasoning_tokens: u32,
 }
 
 /// Where the time went, in milliseconds.
@@ -70,6 +73,9 @@ pub enum Event {
     /// Text that is ready to show. Always whole characters, never part of a stop string.
     Token {
         text: SmolStr,
+        /// How many tokens begin with this text; those that show nothing by themselves count with what comes next. None
+        /// where it is the rest of one.
+        tokens: u32,
         /// Of the tokens that the text is made of, where they were asked for.
         logprobs: Vec<TokenLogprob>,
     },

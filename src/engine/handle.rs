@@ -109,11 +109,11 @@ impl Shared {
 pub(super) struct Ticket(Arc<Shared>);
 
 impl Ticket {
-    /// `None` where `most` requests have one already.
-    pub(super) fn take(shared: &Arc<Shared>, most: usize) -> Option<Self> {
-        let one_more = |n: usize| (n < most).then_some(n + 1);
-        shared.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Self(Arc::clone(shared)))
+    /// So many at once; none where there would be more than `most` of them then.
+    pub(super) fn take(shared: &Arc<Shared>, wanted: usize, most: usize) -> Option<Vec<Self>> {
+        let more = |n: usize| n.checked_add(wanted).filter(|all| *all <= most);
+        shared.requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some((0..wanted).map(|_| Self(Arc::clone(shared))).collect())
     }
 }
 
@@ -187,6 +187,36 @@ impl EngineHandle {
     /// [`EngineError::Overloaded`] at once where the queue is full; a prompt that is empty or can never fit;
     /// parameters out of range.
     pub fn submit(&self, job: Job) -> Result<EventStream, EngineError> {
+        self.submit_all(vec![job])?.pop().ok_or(EngineError::Stopped)
+    }
+
+    /// As [`EngineHandle::submit`], all of them or none.
+    ///
+    /// # Errors
+    /// Those too, and [`EngineHandle::can_hold`]'s.
+    pub fn submit_all(&self, jobs: Vec<Job>) -> Result<Vec<EventStream>, EngineError> {
+        self.can_hold(jobs.len())?;
+        jobs.iter().try_for_each(|job| self.check(job))?;
+        let tickets = Ticket::take(&self.shared, jobs.len(), self.most())
+            .ok_or(EngineError::Overloaded { running: self.parallel, waiting: self.queue })?;
+        jobs.into_iter().zip(tickets).map(|(job, ticket)| self.enqueue(job, ticket)).collect()
+    }
+
+    /// Whether so many generations can be queued together when nothing else is.
+    ///
+    /// # Errors
+    /// [`EngineError::TooMany`].
+    pub fn can_hold(&self, asked: usize) -> Result<(), EngineError> {
+        let most = self.most();
+        if asked <= most { Ok(()) } else { Err(EngineError::TooMany { asked, most }) }
+    }
+
+    /// Requests that wait or run.
+    fn most(&self) -> usize {
+        self.parallel.saturating_add(self.queue)
+    }
+
+    fn check(&self, job: &Job) -> Result<(), EngineError> {
         job.sampling.validate().map_err(EngineError::Parameter)?;
         if job.prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
@@ -194,8 +224,10 @@ impl EngineHandle {
         if job.prompt.len() >= self.n_ctx {
             return Err(EngineError::PromptTooLong { prompt_tokens: job.prompt.len(), context_tokens: self.n_ctx });
         }
-        let ticket = Ticket::take(&self.shared, self.parallel.saturating_add(self.queue))
-            .ok_or(EngineError::Overloaded { running: self.parallel, waiting: self.queue })?;
+        Ok(())
+    }
+
+    fn enqueue(&self, job: Job, ticket: Ticket) -> Result<EventStream, EngineError> {
         let (events, stream) = channel(Some(self.on_signal()?), job.prompt.len());
         let request = Request {
             prompt: job.prompt,

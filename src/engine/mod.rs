@@ -12,6 +12,8 @@ mod detokenizer;
 mod embedder;
 mod error;
 mod event;
+#[cfg(test)]
+mod event_tests;
 mod forward;
 mod handle;
 #[cfg(feature = "llama")]

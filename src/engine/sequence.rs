@@ -1,5 +1,6 @@
 //! One generation in progress: its tokens, from sampled tokens to text, and when to stop.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::adapters::AdapterSet;
@@ -48,8 +49,13 @@ pub(super) struct Sequence {
     /// Text of the step under way. Kept to reuse its memory.
     fresh: String,
     shown: String,
-    /// Of the tokens whose text is not out yet.
-    logprobs: Vec<TokenLogprob>,
+    /// Where in the answer's text those tokens begin that are not out yet, in bytes.
+    starts: VecDeque<usize>,
+    /// Bytes of the answer's text that were made of tokens, and those of it that are out.
+    made: usize,
+    out: usize,
+    /// Of the tokens that are not out yet.
+    logprobs: VecDeque<TokenLogprob>,
 }
 
 /// When the phases of one generation ended.
@@ -102,7 +108,10 @@ impl Sequence {
             shown_tokens: request.shown,
             fresh: String::new(),
             shown: String::new(),
-            logprobs: Vec::new(),
+            starts: VecDeque::new(),
+            made: 0,
+            out: 0,
+            logprobs: VecDeque::new(),
         };
         Ok((sequence, sampler))
     }
@@ -162,10 +171,12 @@ impl Sequence {
         self.generated += 1;
         forward.append_piece(token, self.shown_tokens.contains(&token), self.detokenizer.buffer())?;
         if let Some(probabilities) = probabilities {
-            self.logprobs.push(in_bytes(forward, token, &probabilities)?);
+            self.logprobs.push_back(in_bytes(forward, token, &probabilities)?);
         }
+        self.starts.push_back(self.made);
         self.fresh.clear();
         self.detokenizer.take(&mut self.fresh);
+        self.made += self.fresh.len();
         let hit = self.stop.push(&self.fresh, &mut self.shown);
         self.emit();
         if hit.is_some() {
@@ -188,12 +199,21 @@ impl Sequence {
         self.emit();
     }
 
+    /// Text of several tokens, where it was held back, goes out token by token.
     fn emit(&mut self) {
-        if !self.shown.is_empty() {
-            let logprobs = std::mem::take(&mut self.logprobs);
-            self.events.send(Event::Token { text: self.shown.as_str().into(), logprobs });
-            self.shown.clear();
+        let mut rest = self.shown.as_str();
+        while !rest.is_empty() {
+            let tokens = self.starts.iter().take_while(|start| **start <= self.out).count();
+            self.starts.drain(..tokens);
+            let logprobs = self.logprobs.drain(..tokens.min(self.logprobs.len())).collect();
+            let len = self.starts.front().map_or(rest.len(), |next| (next - self.out).min(rest.len()));
+            let (text, after) = rest.split_at(len);
+            let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+            self.events.send(Event::Token { text: text.into(), tokens, logprobs });
+            self.out += len;
+            rest = after;
         }
+        self.shown.clear();
     }
 
     pub fn summary(&self, reason: FinishReason, stop: Option<String>) -> Summary {
@@ -205,6 +225,7 @@ impl Sequence {
                 prompt_tokens: u32::try_from(self.prompt_len).unwrap_or(u32::MAX),
                 completion_tokens: self.generated,
                 cached_tokens: self.cached_tokens,
+                reasoning_tokens: 0,
             },
             timings: self.clock.timings(self.generated),
         }

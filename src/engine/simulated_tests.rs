@@ -130,7 +130,7 @@ impl World {
             adapters: adapters.clone(),
             logprobs: None,
             events,
-            ticket: Ticket::take(&self.shared, usize::MAX).expect("no limit"),
+            ticket: Ticket::take(&self.shared, 1, usize::MAX).and_then(|mut one| one.pop()).expect("no limit"),
             submitted: Instant::now(),
         }));
         self.clients.push(Client {

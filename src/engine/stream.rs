@@ -42,7 +42,7 @@ pub(super) fn channel(on_signal: Option<OnSignal>, prompt_tokens: usize) -> (Eve
 
 fn weight(event: &Event) -> usize {
     match event {
-        Event::Token { text, logprobs } => {
+        Event::Token { text, logprobs, .. } => {
             let tokens = logprobs.iter().map(|token| size_of::<TokenLogprob>() * (1 + token.top.len())).sum::<usize>();
             EVENT_BYTES + text.len() + tokens
         }

@@ -70,8 +70,9 @@ impl Capability {
 /// llama.cpp's number for pooling by rank.
 const POOLING_RANK: u64 = 4;
 
-/// The tokens before a text's beginning and before its end, as llama.cpp knows them by their names.
-const FIM_TOKENS: [&[&str]; 2] = [
+/// The tokens in front of what stands before a gap, in front of what stands behind it, and where the answer begins, as
+/// llama.cpp knows them by their names.
+const FIM_TOKENS: [&[&str]; 3] = [
     &[
         "<|fim_prefix|>",
         "<fim-prefix>",
@@ -91,6 +92,16 @@ const FIM_TOKENS: [&[&str]; 2] = [
         "▁<SUF>",
         "<|code_suffix|>",
         "<|suffix|>",
+    ],
+    &[
+        "<|fim_middle|>",
+        "<fim-middle>",
+        "<fim_middle>",
+        "<｜fim▁end｜>",
+        "<MID>",
+        "▁<MID>",
+        "<|code_middle|>",
+        "<|middle|>",
     ],
 ];
 
@@ -164,7 +175,7 @@ fn capabilities(header: &Header) -> Vec<Capability> {
 }
 
 fn fills_in(header: &Header) -> bool {
-    let names = [["fim_pre", "prefix"], ["fim_suf", "suffix"]];
+    let names = [["fim_pre", "prefix"], ["fim_suf", "suffix"], ["fim_mid", "middle"]];
     let by_id =
         |keys: [&str; 2]| keys.iter().any(|key| header.get(&format!("tokenizer.ggml.{key}_token_id")).is_some());
     let by_name = |tokens: &[&str]| header.control_tokens().any(|token| tokens.contains(&token));
@@ -223,14 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn fill_in_the_middle_needs_both_tokens() {
-        for pair in [["<|fim_prefix|>", "<|fim_suffix|>"], ["▁<PRE>", "▁<SUF>"], ["<｜fim▁begin｜>", "<｜fim▁hole｜>"]]
-        {
-            assert_eq!(capabilities(|w| long_vocabulary(w, &pair)), ["completion", "fim"]);
-            assert_eq!(capabilities(|w| long_vocabulary(w, &pair[..1])), ["completion"]);
+    fn fill_in_the_middle_needs_all_tokens() {
+        for marks in [
+            ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
+            ["▁<PRE>", "▁<SUF>", "▁<MID>"],
+            ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"],
+        ] {
+            assert_eq!(capabilities(|w| long_vocabulary(w, &marks)), ["completion", "fim"]);
+            assert_eq!(capabilities(|w| long_vocabulary(w, &marks[..2])), ["completion"]);
         }
         let by_id = capabilities(|w| {
-            w.u32("tokenizer.ggml.fim_pre_token_id", 1).u32("tokenizer.ggml.suffix_token_id", 2);
+            let ids = ["fim_pre", "suffix", "fim_mid"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
+            w.u32(&ids[0], 1).u32(&ids[1], 2).u32(&ids[2], 3);
         });
         assert_eq!(by_id, ["completion", "fim"]);
     }

@@ -53,6 +53,23 @@ impl AnswerParser {
         checked_string("looking at the chat template", status, marks)
     }
 
+    /// One for another answer, which has read nothing yet.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn again(&self) -> Result<Self, LlamaError> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: a live parser, which is only read; writes one that we own.
+        let status = unsafe { llama_sys::shim_chat_parser_again(self.0.as_ptr(), &raw mut raw) };
+        check("copying the answer's parser", status, String::new())?;
+        NonNull::new(raw).map(Self).ok_or(LlamaError::Native {
+            call: "copying the answer's parser",
+            status: llama_sys::SHIM_REFUSED,
+            message: "no parser".into(),
+            log: String::new(),
+        })
+    }
+
     /// Takes more of the answer's text. `partial` says that still more will follow.
     ///
     /// # Errors

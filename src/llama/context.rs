@@ -379,8 +379,12 @@ impl Context {
         // SAFETY: the sequence belongs to this context; NULL comes back as an error.
         let status = unsafe { llama_sys::shim_embeddings_seq(self.raw(), seq.raw(), &raw mut data) };
         check("reading an embedding", status, String::new())?;
+        let len = match self.model.pooling() {
+            Some(Pooling::Rank) => self.model.n_scores(),
+            _ => self.model.n_embd_out(),
+        };
         // SAFETY: llama.cpp keeps so many floats there until the next decode, which needs `&mut self`.
-        Ok(unsafe { std::slice::from_raw_parts(data, self.model.n_embd_out()) })
+        Ok(unsafe { std::slice::from_raw_parts(data, len) })
     }
 
     /// Makes exactly these adapters active, each with its scale, from the next decode on. Where they need a larger graph than

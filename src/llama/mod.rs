@@ -43,4 +43,4 @@ pub use model::{Model, ModelParams, Offload, Pooling, Split};
 pub use modules::{BACKEND_DIR, BackendModule, ModuleState};
 pub use sampler::{Sampler, SamplerConfig};
 pub use state::{Extent, SeqState};
-pub use vocab::{Token, Vocab};
+pub use vocab::{InfillTokens, PairMarks, Token, Vocab};

@@ -312,6 +312,12 @@ impl Model {
         usize::try_from(unsafe { llama_sys::llama_model_n_embd_out(self.raw()) }).unwrap_or(0)
     }
 
+    /// Scores that a model that ranks gives a text.
+    pub(super) fn n_scores(&self) -> usize {
+        // SAFETY: a getter on a live model.
+        usize::try_from(unsafe { llama_sys::llama_model_n_cls_out(self.raw()) }).unwrap_or(0)
+    }
+
     /// What llama.cpp calls the model, e.g. `llama ?B Q4_1`.
     #[must_use]
     pub fn description(&self) -> String {

@@ -38,6 +38,27 @@ pub struct Vocab {
     end_tokens: Arc<OnceLock<Vec<Token>>>,
 }
 
+/// Tokens that mark what stands around a gap in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InfillTokens {
+    pub before: Token,
+    pub behind: Token,
+    pub middle: Token,
+    /// In front of a repository's name, and of each of its files.
+    pub repository: Option<Token>,
+    pub file: Option<Token>,
+}
+
+/// What stands around two texts that belong together, where the vocabulary wants something there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairMarks {
+    pub begin: Option<Token>,
+    /// Behind each text.
+    pub end: Option<Token>,
+    /// Between them.
+    pub separator: Option<Token>,
+}
+
 /// Longest text for one call. Tokenising needs stack in proportion, see `tokenize`.
 const MAX_TEXT: usize = 4 << 20;
 /// Some pre-tokenizers recurse once a character and were seen to use about 320 bytes each time.
@@ -192,6 +213,50 @@ impl Vocab {
             let all = (0..self.n_tokens()).filter_map(Token::new);
             all.filter(|token| self.is_end_of_generation(*token).unwrap_or(false)).collect()
         })
+    }
+
+    /// What stands at the front of any text, where the vocabulary wants something there.
+    #[must_use]
+    pub fn begin(&self) -> Option<Token> {
+        // SAFETY: a getter on a live vocabulary.
+        let wanted = unsafe { llama_sys::llama_vocab_get_add_bos(self.raw()) };
+        self.bos().filter(|_| wanted)
+    }
+
+    #[must_use]
+    pub fn pair_marks(&self) -> PairMarks {
+        let raw = self.raw();
+        // SAFETY: getters on a live vocabulary.
+        let (wants_end, wants_separator, separator) = unsafe {
+            (
+                llama_sys::llama_vocab_get_add_eos(raw),
+                llama_sys::llama_vocab_get_add_sep(raw),
+                Token::from_raw(llama_sys::llama_vocab_sep(raw)),
+            )
+        };
+        PairMarks {
+            begin: self.begin(),
+            end: self.eos().or(separator).filter(|_| wants_end),
+            separator: separator.filter(|_| wants_separator),
+        }
+    }
+
+    /// `None` for a model that was not made to fill gaps.
+    #[must_use]
+    pub fn infill_tokens(&self) -> Option<InfillTokens> {
+        let raw = self.raw();
+        // SAFETY: getters on a live vocabulary.
+        let found = unsafe {
+            [
+                llama_sys::llama_vocab_fim_pre(raw),
+                llama_sys::llama_vocab_fim_suf(raw),
+                llama_sys::llama_vocab_fim_mid(raw),
+                llama_sys::llama_vocab_fim_rep(raw),
+                llama_sys::llama_vocab_fim_sep(raw),
+            ]
+        };
+        let [before, behind, middle, repository, file] = found.map(Token::from_raw);
+        Some(InfillTokens { before: before?, behind: behind?, middle: middle?, repository, file })
     }
 
     /// Beginning of sequence, where the vocabulary has one.

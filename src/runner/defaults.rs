@@ -48,6 +48,13 @@ impl Sampling {
         }
     }
 
+    /// As [`Sampling::params`], for one of several answers to a prompt: each has a seed of its own.
+    #[must_use]
+    pub fn params_of(&self, answer: u32) -> SamplingParams {
+        let params = self.params();
+        SamplingParams { seed: params.seed.map(|seed| seed.wrapping_add(answer)), ..params }
+    }
+
     /// # Errors
     /// Names the first value that is out of range, what it was and what is allowed.
     pub fn validate(&self) -> Result<(), String> {
@@ -86,6 +93,12 @@ pub struct GenerateDefaults {
 }
 
 impl GenerateDefaults {
+    /// What a request that says this is sampled with.
+    #[must_use]
+    pub fn sampling_for(&self, asked: &Sampling) -> SamplingParams {
+        asked.clone().over(&self.sampling).params()
+    }
+
     /// The request with these defaults in it.
     #[must_use]
     pub fn apply<'a>(&self, spec: &'a GenerateSpec) -> Cow<'a, GenerateSpec> {

@@ -46,6 +46,20 @@ pub(super) trait OutputParser: Send + Debug {
 
     /// No more text comes.
     fn finish(&mut self, reason: FinishReason, out: &mut VecDeque<Delta>) -> Result<(), RunnerError>;
+
+    /// One for another answer to the same prompt.
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError>;
+}
+
+/// For so many answers to one prompt.
+pub(super) fn parsers_for(
+    parser: Option<Box<dyn OutputParser>>,
+    answers: u32,
+) -> Result<Vec<Option<Box<dyn OutputParser>>>, RunnerError> {
+    let others = (1..answers).map(|_| parser.as_ref().map(|parser| parser.again()).transpose());
+    let mut parsers = others.collect::<Result<Vec<_>, _>>()?;
+    parsers.push(parser);
+    Ok(parsers)
 }
 
 /// The stream of one generation: an `Iterator` for the command line, a `Stream` for the server. After an `Err`
@@ -59,11 +73,46 @@ pub struct DeltaStream {
     /// What comes after them, and last.
     failure: Option<RunnerError>,
     failed: bool,
+    thoughts: ThoughtCount,
+}
+
+/// Counts the tokens of thoughts.
+#[derive(Debug, Default)]
+struct ThoughtCount {
+    /// Tokens that the parser has read and made nothing of yet.
+    held: u32,
+    thoughts: u32,
+}
+
+impl ThoughtCount {
+    /// So many tokens more, and what the parser made of them and of those before. Tokens that show nothing count with what
+    /// comes next, and so the mark that begins a thought does, and the one that ends it does not.
+    fn add<'a>(&mut self, tokens: u32, made: impl Iterator<Item = &'a Delta>) {
+        self.held += tokens;
+        let is_thought = |delta: &Delta| match delta {
+            Delta::Reasoning(_) => Some(true),
+            Delta::Content(_) | Delta::ToolCall(_) => Some(false),
+            Delta::Logprobs(_) | Delta::Done(_) => None,
+        };
+        let mut kinds = made.filter_map(is_thought);
+        let Some(first) = kinds.next() else { return };
+        let last = kinds.last().unwrap_or(first);
+        // Where it ends something and begins another, the latest token is the other's.
+        let of_last = if first == last { 0 } else { self.held.min(1) };
+        self.thoughts += u32::from(first) * (self.held - of_last) + u32::from(last) * of_last;
+        self.held = 0;
+    }
 }
 
 impl DeltaStream {
     pub(super) fn new(events: EventStream, parser: Option<Box<dyn OutputParser>>) -> Self {
-        Self { events, parser, ready: VecDeque::new(), failure: None, failed: false }
+        let (ready, thoughts) = (VecDeque::new(), ThoughtCount::default());
+        Self { events, parser, ready, failure: None, failed: false, thoughts }
+    }
+
+    /// Streams with their parsers, in this order.
+    pub(super) fn several(events: Vec<EventStream>, parsers: Vec<Option<Box<dyn OutputParser>>>) -> Vec<Self> {
+        events.into_iter().zip(parsers).map(|(events, parser)| Self::new(events, parser)).collect()
     }
 
     /// To stop or steer the generation from elsewhere.
@@ -111,19 +160,26 @@ impl DeltaStream {
 
     fn unfold(&mut self, event: Result<Event, EngineError>) -> Result<(), RunnerError> {
         match event? {
-            Event::Token { text, logprobs } => {
+            Event::Token { text, tokens, logprobs } => {
                 if !logprobs.is_empty() {
                     self.ready.push_back(Delta::Logprobs(logprobs));
                 }
+                let before = self.ready.len();
                 match &mut self.parser {
-                    Some(parser) => parser.push(&text, &mut self.ready)?,
+                    Some(parser) => {
+                        parser.push(&text, &mut self.ready)?;
+                        self.thoughts.add(tokens, self.ready.range(before..));
+                    }
                     None => self.ready.push_back(Delta::Content(text)),
                 }
             }
-            Event::Done(summary) => {
+            Event::Done(mut summary) => {
+                let before = self.ready.len();
                 if let Some(parser) = &mut self.parser {
                     parser.finish(summary.reason, &mut self.ready)?;
+                    self.thoughts.add(0, self.ready.range(before..));
                 }
+                summary.usage.reasoning_tokens = self.thoughts.thoughts;
                 self.ready.push_back(Delta::Done(summary));
             }
             Event::Error(error) => return Err(error.into()),
@@ -198,5 +254,26 @@ impl Answer {
             Delta::Done(summary) => return Some(summary),
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Delta, ThoughtCount, ToolCallDelta};
+
+    #[test]
+    fn tokens_count_with_what_they_become() {
+        let (thought, text) = (Delta::Reasoning("a".into()), Delta::Content("b".into()));
+        let call = Delta::ToolCall(ToolCallDelta::default());
+        let count = |steps: &[(u32, &[&Delta])]| {
+            let mut count = ThoughtCount::default();
+            steps.iter().for_each(|(tokens, made)| count.add(*tokens, made.iter().copied()));
+            count.thoughts
+        };
+        assert_eq!(count(&[(1, &[]), (1, &[&thought]), (1, &[&thought]), (1, &[]), (1, &[&text])]), 3, "marks");
+        assert_eq!(count(&[(1, &[&text]), (2, &[]), (0, &[&call])]), 0, "held back to the end");
+        assert_eq!(count(&[(1, &[]), (0, &[&thought])]), 1, "the rest of a token");
+        assert_eq!(count(&[(1, &[]), (1, &[]), (1, &[&thought, &text])]), 2, "a thought's end and a text's beginning");
+        assert_eq!(count(&[(1, &[&text]), (1, &[&text, &thought]), (1, &[&thought])]), 2, "a later thought");
     }
 }

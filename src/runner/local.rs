@@ -12,13 +12,14 @@ use crate::placement::{self, Bytes, Choice, Inventory, Limit, PlacementError, Pl
 
 use super::adapters::{Adapters, adapter_names};
 use super::defaults::GenerateDefaults;
-use super::delta::DeltaStream;
+use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
 use super::offload;
 use super::plan;
 use super::prompt::{Prepared, Prompts};
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt};
+use super::rank;
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt, RankSpec, Ranks};
 use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
 #[derive(Debug)]
@@ -26,8 +27,9 @@ pub struct LocalRunner {
     // Dropped first: the engine's thread ends before the model is let go.
     engine: EngineHandle,
     prompts: Prompts,
-    /// For models that were made for it.
+    /// For models that were made for it, or to rank: those pool a pair of texts to a score.
     embedder: Option<Embedder>,
+    ranks: bool,
     defaults: GenerateDefaults,
     adapters: Adapters,
     /// For requests that name no adapters.
@@ -91,8 +93,10 @@ impl LocalRunner {
             threads,
             "model loaded"
         );
-        let embeds = matches!(model.pooling(), Some(Pooling::Mean | Pooling::Token));
-        let embedder = embeds.then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
+        let pooling = model.pooling();
+        let ranks = pooling == Some(Pooling::Rank);
+        let embedder =
+            pooling.is_some().then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
 
         let info = RunnerInfo {
             description: model.description(),
@@ -106,8 +110,8 @@ impl LocalRunner {
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        let (prompts, defaults) = (Prompts::new(vocab, template), spec.defaults.clone());
-        Ok(Self { engine, prompts, embedder, defaults, adapters, usual, model, info })
+        let (prompts, defaults) = (Prompts::new(vocab, template, engine.n_ctx()), spec.defaults.clone());
+        Ok(Self { engine, prompts, embedder, ranks, defaults, adapters, usual, model, info })
     }
 
     /// What a request is computed with.
@@ -156,22 +160,29 @@ fn place(
 }
 
 impl Runner for LocalRunner {
-    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let spec = self.defaults.apply(spec);
-        let adapters = self.adapters_for(spec.lora.as_deref())?;
-        let Prepared { tokens, stops, shown, parser, filter } = self.prompts.prepare(&spec)?;
-        let events = self.engine.submit(Job {
-            prompt: tokens,
-            sampling: spec.sampling.params(),
-            stop: stops,
-            shown,
-            max_tokens: spec.max_tokens,
-            priority: spec.priority,
-            filter,
-            adapters,
-            logprobs: spec.logprobs.map(|n| n as usize),
-        })?;
-        Ok(DeltaStream::new(events, parser))
+    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+        self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
+        let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let spec = self.defaults.apply(spec);
+            let adapters = self.adapters_for(spec.lora.as_deref())?;
+            let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
+            for answer in 0..answers {
+                jobs.push(Job {
+                    prompt: tokens.clone(),
+                    sampling: spec.sampling.params_of(answer),
+                    stop: stops.clone(),
+                    shown: shown.clone(),
+                    max_tokens: spec.max_tokens,
+                    priority: spec.priority,
+                    filter: form.as_ref().map(|form| self.prompts.filter(form)).transpose()?,
+                    adapters: adapters.clone(),
+                    logprobs: spec.logprobs.map(|n| n as usize),
+                });
+            }
+            parsers.extend(parsers_for(parser, answers)?);
+        }
+        Ok(DeltaStream::several(self.engine.submit_all(jobs)?, parsers))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
@@ -187,6 +198,10 @@ impl Runner for LocalRunner {
     }
 
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
+        if self.ranks {
+            let why = "this model ranks texts and gives no vectors of them; ask it at /v1/rerank";
+            return Err(RunnerError::BadRequest(why.into()));
+        }
         let embedder = self.embedder.as_ref().ok_or_else(|| {
             RunnerError::BadRequest("this model was not made for embeddings: its file names no way to pool them".into())
         })?;
@@ -199,7 +214,7 @@ impl Runner for LocalRunner {
             let mut tokens = match input {
                 Input::Raw(text) => self.prompts.tokenize(text, true, false)?,
                 Input::Tokens(tokens) => tokens.clone(),
-                Input::Messages(_) => {
+                Input::Messages(_) | Input::Infill(_) => {
                     return Err(RunnerError::BadRequest("texts are embedded, not conversations".into()));
                 }
             };
@@ -217,8 +232,26 @@ impl Runner for LocalRunner {
         Ok(Embeddings { vectors, prompt_tokens })
     }
 
+    fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError> {
+        let ranker = self.embedder.as_ref().filter(|_| self.ranks).ok_or_else(rank::refusal)?;
+        let template = self.model.meta("tokenizer.chat_template.rerank");
+        let pair = |document| self.prompts.pair(&spec.query, document, template.as_deref());
+        let pairs = spec.documents.iter().map(|document| pair(document)).collect::<Result<Vec<_>, _>>()?;
+        let prompt_tokens = pairs.iter().map(Vec::len).sum();
+        let score = |found: Vec<f32>| {
+            let first = found.first().copied().filter(|score| score.is_finite());
+            first.ok_or_else(|| RunnerError::Failed("the model gives a score that is no number".into()))
+        };
+        let scores = ranker.embed(pairs)?.into_iter().map(score).collect::<Result<_, _>>()?;
+        Ok(Ranks { scores, prompt_tokens })
+    }
+
     fn info(&self) -> &RunnerInfo {
         &self.info
+    }
+
+    fn defaults(&self) -> &GenerateDefaults {
+        &self.defaults
     }
 
     fn measure(&self, what: Measure) -> Result<f64, RunnerError> {

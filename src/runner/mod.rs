@@ -8,7 +8,11 @@ mod delta;
 mod error;
 #[cfg(all(test, feature = "llama"))]
 mod families;
+#[cfg(any(test, feature = "stub", feature = "llama"))]
+mod forms;
 mod free;
+#[cfg(any(test, feature = "stub", feature = "llama"))]
+mod infill;
 #[cfg(feature = "llama")]
 mod layout;
 #[cfg(feature = "llama")]
@@ -21,6 +25,7 @@ mod output;
 mod plan;
 #[cfg(feature = "llama")]
 mod prompt;
+mod rank;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
 mod stub;
@@ -44,8 +49,8 @@ pub use local::LocalRunner;
 #[cfg(feature = "llama")]
 pub use offload::offload_for;
 pub use spec::{
-    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Input, LoadSpec, LoraUse,
-    ModelSource, Prompt, ServeSpec, StubSpeed,
+    CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Infill, InfillFile, Input,
+    LoadSpec, LoraUse, ModelSource, Prompt, RankSpec, Ranks, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
@@ -58,7 +63,17 @@ pub trait Runner: Send + Sync + Debug {
     ///
     /// # Errors
     /// What is wrong with the request, or that the queue is full.
-    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError>;
+    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
+        let streams = self.generate_several(std::slice::from_ref(spec), 1)?;
+        streams.into_iter().next().ok_or_else(|| RunnerError::Failed("no generation was begun".into()))
+    }
+
+    /// Queues `answers` generations for each of `specs`, in this order, all of them or none. Each prompt is rendered and
+    /// tokenised once. The answers to a prompt with a seed have that seed, the one after it, and so on.
+    ///
+    /// # Errors
+    /// As [`Runner::generate`], or that the queue could never hold so many.
+    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError>;
 
     /// What [`Runner::generate`] would begin from: the rendered template and its tokens.
     ///
@@ -85,6 +100,12 @@ pub trait Runner: Send + Sync + Debug {
     /// A model that cannot embed; a text that is empty or too long.
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError>;
 
+    /// Scores texts by how well they answer a query. Blocks until all are done.
+    ///
+    /// # Errors
+    /// A model that cannot rank; a text that is too long.
+    fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError>;
+
     /// Loads a LoRA adapter while the model serves, in place of the one that has this name. `again` reads a file that is
     /// loaded already once more. Generations that run go on with what they began with.
     ///
@@ -109,6 +130,9 @@ pub trait Runner: Send + Sync + Debug {
 
     /// What was loaded.
     fn info(&self) -> &RunnerInfo;
+
+    /// What requests get that leave it open.
+    fn defaults(&self) -> &GenerateDefaults;
 
     /// Speed without the server around it. See [`crate::engine`]'s `measure`.
     ///

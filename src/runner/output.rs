@@ -56,6 +56,11 @@ impl TemplateParser {
         Self { parser, without_calls, may_call, raw: String::new(), told: Told::default(), depth: 0 }
     }
 
+    fn another(&self) -> Result<Self, RunnerError> {
+        let again = |parser: &AnswerParser| parser.again().map_err(|e| RunnerError::Failed(e.to_string()));
+        Ok(Self::new(again(&self.parser)?, self.without_calls.as_ref().map(again).transpose()?, self.may_call))
+    }
+
     /// What began like a call and was none is text. Without calls, all behind the thoughts is.
     fn tell_text(&mut self, out: &mut VecDeque<Delta>) {
         if let Some(Ok(answer)) = self.without_calls.as_mut().map(|parser| parser.parse(&self.raw, false)) {
@@ -144,6 +149,10 @@ impl OutputParser for TemplateParser {
         }
         Ok(())
     }
+
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError> {
+        Ok(Box::new(self.another()?))
+    }
 }
 
 /// The text is one call, after what tells which.
@@ -182,6 +191,10 @@ impl OutputParser for CallParser {
     fn finish(&mut self, _reason: FinishReason, _out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
         Ok(())
     }
+
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError> {
+        Ok(Box::new(Self::new(self.calls.clone())))
+    }
 }
 
 /// The text is a call if it is a JSON object that names a tool, see [`crate::chat::forced::with_tools_told`].
@@ -197,6 +210,10 @@ impl PlainCallParser {
     pub fn new(tools: &[Tool]) -> Self {
         let tools = tools.iter().map(|tool| tool.name.clone()).collect();
         Self { tools, held: String::new(), is_text: false }
+    }
+
+    fn another(&self) -> Self {
+        Self { tools: self.tools.clone(), held: String::new(), is_text: false }
     }
 
     /// The text is no call.
@@ -254,6 +271,10 @@ impl OutputParser for EitherCallParser {
         self.pass_on(out)?;
         self.plain.finish(reason, out)
     }
+
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError> {
+        Ok(Box::new(Self::new(self.template.another()?, self.plain.another())))
+    }
 }
 
 impl OutputParser for PlainCallParser {
@@ -276,5 +297,9 @@ impl OutputParser for PlainCallParser {
             None => self.give_up(out),
         }
         Ok(())
+    }
+
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError> {
+        Ok(Box::new(self.another()))
     }
 }

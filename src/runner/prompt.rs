@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::delta::OutputParser;
 use super::error::RunnerError;
+use super::forms;
+use super::infill::{self, Marks};
 use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
+use super::rank;
 use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
     ChatOptions, Ending, Message, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
@@ -21,6 +24,8 @@ pub(super) struct Prompts {
     vocab: Vocab,
     template: TemplateChoice,
     knows_tools: bool,
+    /// Tokens that one sequence can hold.
+    context: usize,
     /// Made for the first conversation: it looks at each entry of the vocabulary.
     shield: OnceLock<Shield>,
     /// Made for the first request that asks for a form.
@@ -33,7 +38,8 @@ pub(super) struct Prepared {
     /// Those that count: of the request, and of the template.
     pub stops: Vec<String>,
     pub parser: Option<Box<dyn OutputParser>>,
-    pub filter: Option<Box<dyn TokenFilter>>,
+    /// What the answer must look like; each has a filter of its own.
+    pub form: Option<Constraint>,
     /// Control tokens that the parser must see.
     pub shown: Vec<TokenId>,
 }
@@ -48,20 +54,24 @@ struct Text {
 }
 
 impl Prompts {
-    pub fn new(vocab: Vocab, template: TemplateChoice) -> Self {
+    pub fn new(vocab: Vocab, template: TemplateChoice, context: usize) -> Self {
         let knows_tools = template.knows_tools();
-        Self { vocab, template, knows_tools, shield: OnceLock::new(), compiler: OnceLock::new() }
+        Self { vocab, template, knows_tools, context, shield: OnceLock::new(), compiler: OnceLock::new() }
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
-        let filter = |constraint: &Option<Constraint>| constraint.as_ref().map(|form| self.filter(form)).transpose();
         let plain = |tokens| {
-            let filter = filter(&spec.constraint)?;
-            Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, filter, shown: Vec::new() })
+            let form = spec.constraint.clone();
+            Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, form, shown: Vec::new() })
         };
         match &spec.input {
             Input::Raw(text) => plain(self.tokenize(text, true, true)?),
             Input::Tokens(tokens) => plain(tokens.clone()),
+            Input::Infill(gap) => {
+                let tokenise = |text: &str| self.tokenize(text, false, false);
+                let begin = self.vocab.begin().map(Token::index);
+                plain(infill::tokens(spec, gap, self.marks(), begin, self.context, &tokenise)?)
+            }
             Input::Messages(messages) => {
                 let Text { prompt, mut stops, parser, constraint, shown } = self.conversation(messages, spec)?;
                 if !spec.chat.must_call() {
@@ -69,7 +79,7 @@ impl Prompts {
                     stops.extend(spec.stop.iter().cloned());
                 }
                 let tokens = self.tokenize_parts(&prompt)?;
-                Ok(Prepared { tokens, stops, parser, filter: filter(&constraint)?, shown })
+                Ok(Prepared { tokens, stops, parser, form: constraint, shown })
             }
         }
     }
@@ -85,6 +95,17 @@ impl Prompts {
         let tokens = self.tokenize_parts(&prompt)?;
         let text = self.shield().parts(&prompt).into_iter().map(|part| part.text).collect();
         Ok(Prompt { text, tokens })
+    }
+
+    fn marks(&self) -> Option<Marks> {
+        let found = self.vocab.infill_tokens()?;
+        Some(Marks {
+            before: found.before.index(),
+            behind: found.behind.index(),
+            middle: found.middle.index(),
+            repository: found.repository.map(Token::index),
+            file: found.file.map(Token::index),
+        })
     }
 
     fn shield(&self) -> &Shield {
@@ -254,6 +275,21 @@ impl Prompts {
         self.template.render(messages, options, ending).map_err(|e| RunnerError::BadRequest(e.to_string()))
     }
 
+    /// What a model that ranks is given: its own template, filled, or the two texts with the vocabulary's ends behind them.
+    pub fn pair(&self, query: &str, document: &str, template: Option<&str>) -> Result<Vec<TokenId>, RunnerError> {
+        if let Some(template) = template {
+            let shield = self.shield();
+            return self.tokenize_parts(&rank::fill(template, &shield.text(query), &shield.text(document)));
+        }
+        let marks = self.vocab.pair_marks();
+        let mut tokens: Vec<TokenId> = marks.begin.map(Token::index).into_iter().collect();
+        tokens.extend(self.tokenize(query, false, false)?);
+        tokens.extend(marks.end.into_iter().chain(marks.separator).map(Token::index));
+        tokens.extend(self.tokenize(document, false, false)?);
+        tokens.extend(marks.end.map(Token::index));
+        Ok(tokens)
+    }
+
     /// The template leaves BOS and EOS to the tokeniser.
     fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
         let mut tokens = Vec::new();
@@ -290,12 +326,12 @@ impl Prompts {
     }
 
     /// What the answer must look like, ready to be followed.
-    fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
+    ///
+    /// # Errors
+    /// What of the form cannot be kept to.
+    pub fn filter(&self, constraint: &Constraint) -> Result<Box<dyn TokenFilter>, RunnerError> {
         let compiler = self.compiler.get_or_init(|| words(&self.vocab).and_then(Compiler::new));
-        let compiler = compiler.as_ref().map_err(|why| RunnerError::Failed(why.clone()))?;
-        let refuse =
-            |why: String| RunnerError::BadRequest(format!("the form that is asked for cannot be kept to: {why}"));
-        compiler.compile(constraint).map_err(refuse)
+        forms::filter(compiler, constraint)
     }
 }
 

@@ -22,6 +22,25 @@ pub enum Input {
     Tokens(Vec<TokenId>),
     /// Rendered with the model's chat template.
     Messages(Vec<Message>),
+    /// A text with a gap, for models with tokens that mark one.
+    Infill(Infill),
+}
+
+/// What stands around a gap in a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Infill {
+    pub before: String,
+    /// Follows `before`, as tokens of its own: the beginning of the line to complete.
+    pub line: String,
+    pub behind: String,
+    /// Other files, the most important one last.
+    pub files: Vec<InfillFile>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfillFile {
+    pub name: String,
+    pub text: String,
 }
 
 /// A LoRA adapter as a request names it.
@@ -90,6 +109,23 @@ pub struct Embeddings {
     /// Of length 1.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens of all inputs.
+    pub prompt_tokens: usize,
+}
+
+/// Texts to rank by how well they answer a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankSpec {
+    pub model: String,
+    pub query: String,
+    pub documents: Vec<String>,
+}
+
+/// One score a document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ranks {
+    /// Higher is better; the scale is the model's own.
+    pub scores: Vec<f32>,
+    /// Tokens of all pairs of the query and a document.
     pub prompt_tokens: usize,
 }
 

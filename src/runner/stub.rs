@@ -6,18 +6,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::constrain::{self, Compiler};
 use crate::engine::{AdapterSet, EngineAdapter, EngineConfig, EngineHandle, Job, Machine, Rule, TokenId};
 use crate::gguf;
 use crate::placement::{self, Bytes, DeviceNeed, DeviceUse, MemoryPlan, PlacementReport};
 
 use super::adapters::Adapters;
 use super::defaults::GenerateDefaults;
-use super::delta::DeltaStream;
+use super::delta::{DeltaStream, parsers_for};
 use super::error::{LoadError, RunnerError};
-use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, StubSpeed};
+use super::forms;
+use super::infill::{self, Marks};
+use super::rank;
+use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, RankSpec, Ranks, StubSpeed};
 use super::stub_parser;
 use super::{Measure, Runner, RunnerInfo};
 
@@ -41,6 +45,10 @@ const END: TokenId = 0;
 pub struct StubRunner {
     engine: EngineHandle,
     words: Arc<Words>,
+    /// It fills gaps and ranks texts. The other stub does not, and shows what is said of such a model.
+    is_able: bool,
+    /// For forms that are asked for: its answers keep to none, but it says which cannot be kept to.
+    compiler: OnceLock<Result<Compiler, String>>,
     defaults: GenerateDefaults,
     adapters: Adapters,
     info: RunnerInfo,
@@ -68,6 +76,16 @@ impl Words {
                 TokenId::try_from(words.len()).unwrap_or(WORD)
             })
         })
+    }
+
+    fn marks(&self) -> Marks {
+        Marks {
+            before: self.token("<|fim_prefix|>"),
+            behind: self.token("<|fim_suffix|>"),
+            middle: self.token("<|fim_middle|>"),
+            repository: Some(self.token("<|repo_name|>")),
+            file: Some(self.token("<|file_sep|>")),
+        }
     }
 
     fn word(&self, token: TokenId) -> Option<Arc<str>> {
@@ -114,6 +132,7 @@ impl StubRunner {
             StubSpeed::Fast => (FAST_CONTEXT, Duration::ZERO),
         };
         let words = Arc::new(Words::default());
+        let is_able = speed == StubSpeed::Paced;
         let machine = Machine {
             n_cells: 2 * context,
             n_ctx_seq: context,
@@ -153,7 +172,7 @@ impl StubRunner {
             },
             load_ms: 0.0,
         };
-        Ok(Self { engine, words, defaults, adapters: Adapters::default(), info })
+        Ok(Self { engine, words, is_able, compiler: OnceLock::new(), defaults, adapters: Adapters::default(), info })
     }
 
     /// What its cells would take, if they were any.
@@ -184,10 +203,16 @@ impl StubRunner {
     }
 
     /// The words of all messages, those of the last one marked.
-    fn tokens(&self, input: &Input) -> Vec<TokenId> {
-        let messages: Vec<&str> = match input {
+    fn tokens(&self, spec: &GenerateSpec) -> Result<Vec<TokenId>, RunnerError> {
+        let mark = |tokens: Vec<TokenId>| Ok(tokens.into_iter().map(|token| token | LAST).collect());
+        let messages: Vec<&str> = match &spec.input {
             Input::Raw(text) => vec![text],
-            Input::Tokens(tokens) => return tokens.iter().map(|token| token | LAST).collect(),
+            Input::Tokens(tokens) => return mark(tokens.clone()),
+            Input::Infill(gap) => {
+                let tokenise = |text: &str| self.tokenize(text, false, false);
+                let marks = self.is_able.then(|| self.words.marks());
+                return mark(infill::tokens(spec, gap, marks, None, self.info.context_tokens, &tokenise)?);
+            }
             Input::Messages(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
         };
         let mut tokens = Vec::new();
@@ -195,32 +220,44 @@ impl StubRunner {
             let mark = if index + 1 == messages.len() { LAST } else { 0 };
             tokens.extend(pieces(message).map(|word| self.words.token(word) | mark));
         }
-        tokens
+        Ok(tokens)
     }
 }
 
 impl Runner for StubRunner {
-    fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let spec = self.defaults.apply(spec);
-        if let Input::Tokens(tokens) = &spec.input {
-            self.pieces(tokens)?;
+    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+        self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
+        let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let spec = self.defaults.apply(spec);
+            if let Input::Tokens(tokens) = &spec.input {
+                self.pieces(tokens)?;
+            }
+            if let Some(form) = &spec.constraint {
+                forms::filter(self.compiler.get_or_init(bytes), form)?;
+            }
+            let prompt = self.tokens(&spec)?;
+            let adapters = self.adapters.set(spec.lora.as_deref().unwrap_or_default())?;
+            for answer in 0..answers {
+                jobs.push(Job {
+                    prompt: prompt.clone(),
+                    sampling: spec.sampling.params_of(answer),
+                    stop: spec.stop.clone(),
+                    max_tokens: spec.max_tokens,
+                    priority: spec.priority,
+                    shown: Vec::new(),
+                    filter: None,
+                    adapters: adapters.clone(),
+                    logprobs: spec.logprobs.map(|n| n as usize),
+                });
+            }
+            parsers.extend(parsers_for(stub_parser::parser_for(&spec.chat), answers)?);
         }
-        let events = self.engine.submit(Job {
-            prompt: self.tokens(&spec.input),
-            sampling: spec.sampling.params(),
-            stop: spec.stop.clone(),
-            max_tokens: spec.max_tokens,
-            priority: spec.priority,
-            shown: Vec::new(),
-            filter: None,
-            adapters: self.adapters.set(spec.lora.as_deref().unwrap_or_default())?,
-            logprobs: spec.logprobs.map(|n| n as usize),
-        })?;
-        Ok(DeltaStream::new(events, stub_parser::parser_for(&spec.chat)))
+        Ok(DeltaStream::several(self.engine.submit_all(jobs)?, parsers))
     }
 
     fn prompt(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
-        let tokens = self.tokens(&self.defaults.apply(spec).input);
+        let tokens = self.tokens(&self.defaults.apply(spec))?;
         let text = tokens.iter().filter_map(|token| self.words.word(*token)).collect::<Vec<_>>().concat();
         Ok(Prompt { text, tokens })
     }
@@ -242,7 +279,7 @@ impl Runner for StubRunner {
     fn embed(&self, spec: &EmbedSpec) -> Result<Embeddings, RunnerError> {
         let mut found = Embeddings::default();
         for input in &spec.inputs {
-            let tokens = self.tokens(input);
+            let tokens = self.tokens(&GenerateSpec::new("", input.clone()))?;
             let lengths =
                 tokens.iter().take(4).map(|token| self.words.word(*token).map_or(0.0, |word| word.len() as f32));
             let mut vector: Vec<f32> = lengths.collect();
@@ -256,8 +293,27 @@ impl Runner for StubRunner {
         Ok(found)
     }
 
+    /// The share of the query's words that the document has.
+    fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError> {
+        if !self.is_able {
+            return Err(rank::refusal());
+        }
+        let query: Vec<&str> = spec.query.split_whitespace().collect();
+        let score = |document: &String| {
+            let found = query.iter().filter(|word| document.split_whitespace().any(|other| other == **word)).count();
+            found as f32 / query.len().max(1) as f32
+        };
+        let words = |text: &str| pieces(text).count();
+        let prompt_tokens = spec.documents.iter().map(|document| words(&spec.query) + words(document)).sum();
+        Ok(Ranks { scores: spec.documents.iter().map(score).collect(), prompt_tokens })
+    }
+
     fn info(&self) -> &RunnerInfo {
         &self.info
+    }
+
+    fn defaults(&self) -> &GenerateDefaults {
+        &self.defaults
     }
 
     fn measure(&self, what: Measure) -> Result<f64, RunnerError> {
@@ -296,6 +352,12 @@ fn adapter_need(path: &Path) -> Result<Bytes, LoadError> {
     Err(LoadError::Failed(format!("{}: is no LoRA adapter", path.display())))
 }
 
+/// A vocabulary of bytes, and an end.
+fn bytes() -> Result<Compiler, String> {
+    let words = (0..=u8::MAX).map(|byte| vec![byte]).chain([Vec::new()]).collect();
+    Compiler::new(constrain::Words { words, ends: vec![u32::from(u8::MAX) + 1] })
+}
+
 /// Words, each with the space or line break before it, as tokenisers cut.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -310,60 +372,5 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::mpsc::channel;
-    use std::thread::scope;
-
-    use super::StubRunner;
-    use crate::engine::EngineAdapter;
-    use crate::placement::Bytes;
-    use crate::runner::{Answer, GenerateDefaults, GenerateSpec, Input, LoraUse, Runner, RunnerError, StubSpeed};
-
-    /// Loads an adapter whose file comes when `read` returns.
-    fn load(runner: &StubRunner, name: &str, read: impl FnOnce()) {
-        let file = || {
-            read();
-            Ok::<_, ()>((EngineAdapter::new(name.to_owned()), Bytes::new()))
-        };
-        runner.adapters.load_into(&runner.engine, name, Path::new(name), false, file).expect("it has no file to fail");
-    }
-
-    fn says(runner: &StubRunner, adapter: &str) -> Result<String, RunnerError> {
-        let lora = Some(vec![LoraUse { name: adapter.into(), scale: None }]);
-        let spec = GenerateSpec { lora, ..GenerateSpec::new("stub", Input::Raw("one two".into())) };
-        let mut answer = Answer::default();
-        for delta in runner.generate(&spec)? {
-            answer.add(delta?);
-        }
-        Ok(answer.text)
-    }
-
-    #[test]
-    fn streams_go_on_and_change_adapters_while_the_file_of_another_one_is_read() {
-        let runner = StubRunner::new(StubSpeed::Fast, GenerateDefaults::default()).expect("an engine");
-        for name in ["poet", "pirate"] {
-            load(&runner, name, || ());
-        }
-        let (reads, begun) = channel();
-        // Gone when the scope's body ends, however it does, so that nothing waits behind a failure.
-        let (gate, closed) = channel::<()>();
-        scope(|scope| {
-            let gate = gate;
-            let runner = &runner;
-            scope.spawn(move || {
-                load(runner, "slow", || {
-                    reads.send(()).expect("somebody waits for it");
-                    let _ = closed.recv();
-                });
-            });
-            begun.recv().expect("it begins");
-            for name in ["poet", "pirate", "poet"] {
-                assert_eq!(says(runner, name), Ok(format!("[{name}@1] one two")));
-            }
-            assert!(matches!(says(runner, "slow"), Err(RunnerError::BadRequest(_))), "it is still being read");
-            drop(gate);
-        });
-        assert_eq!(says(&runner, "slow").as_deref(), Ok("[slow@1] one two"));
-    }
-}
+#[path = "stub_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use crate::engine::FinishReason;
 
 /// Text between `<think>` and `</think>`, words of their own, is thought. After the word `stub:call` comes the name of
 /// a tool, and then its arguments; where a tool must be called, all text is the arguments of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct StubParser {
     tools: bool,
     state: State,
@@ -78,5 +78,9 @@ impl OutputParser for StubParser {
 
     fn finish(&mut self, _reason: FinishReason, _out: &mut VecDeque<Delta>) -> Result<(), RunnerError> {
         Ok(())
+    }
+
+    fn again(&self) -> Result<Box<dyn OutputParser>, RunnerError> {
+        Ok(Box::new(self.clone()))
     }
 }

@@ -2,11 +2,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::ApiError;
 use crate::api::Encoder;
@@ -14,10 +16,25 @@ use crate::engine::Summary;
 use crate::registry::Lease;
 use crate::runner::{Answer, Delta, DeltaStream, RunnerError};
 
+/// After so long without a word a proxy may take a connection for dead.
+pub(super) const QUIET: Duration = Duration::from_secs(15);
+
+/// One answer as it comes.
+pub(super) trait Deltas: Stream<Item = Result<Delta, RunnerError>> + Unpin + Send + 'static {
+    /// The next step if it is there already.
+    fn try_recv(&mut self) -> Option<Self::Item>;
+}
+
+impl Deltas for DeltaStream {
+    fn try_recv(&mut self) -> Option<Self::Item> {
+        DeltaStream::try_recv(self)
+    }
+}
+
 /// Several answers to one request, read together.
 #[derive(Debug)]
-pub(super) struct Choices {
-    streams: Vec<DeltaStream>,
+pub(super) struct Choices<S = DeltaStream> {
+    streams: Vec<S>,
     /// Where to look first, so that all get their turn.
     next: usize,
 }
@@ -28,15 +45,15 @@ impl From<DeltaStream> for Choices {
     }
 }
 
-impl From<Vec<DeltaStream>> for Choices {
-    fn from(streams: Vec<DeltaStream>) -> Self {
+impl<S> From<Vec<S>> for Choices<S> {
+    fn from(streams: Vec<S>) -> Self {
         Self { streams, next: 0 }
     }
 }
 
 type Step = (usize, Result<Delta, RunnerError>);
 
-impl Choices {
+impl<S: Deltas> Choices<S> {
     /// The next step of whichever answer has one, with its number.
     async fn recv(&mut self) -> Option<Step> {
         std::future::poll_fn(|cx| self.poll(cx)).await
@@ -67,43 +84,21 @@ impl Choices {
 const FRAMES: usize = 4096;
 
 /// Streams frame by frame. A client that leaves drops the body, which cancels the generation. What fails before
-/// the first token still has its own status, so the answer begins with that token.
+/// the first token still has its own status, so the answer begins with that token, or with a ping where it takes long.
 pub(super) async fn respond(
     deltas: impl Into<Choices>,
     lease: Lease,
-    mut encoder: impl Encoder + 'static,
+    encoder: impl Encoder + 'static,
 ) -> Result<Response, ApiError> {
     let mut deltas = deltas.into();
-    let mut next = match deltas.recv().await {
-        Some((_, Err(error))) => return Err(error.into()),
-        first => first,
+    let first = match timeout(QUIET, deltas.recv()).await {
+        Ok(Some((_, Err(error)))) => return Err(error.into()),
+        Ok(first) => Next::Step(first),
+        Err(_) => Next::Nothing,
     };
     let content_type = encoder.content_type();
-    let frames = async_stream::stream! {
-        // The model stays loaded for as long as this body lives.
-        let _lease = lease;
-        while let Some(item) = next {
-            // What has come meanwhile goes into the same write.
-            let mut frames = Vec::with_capacity(FRAMES);
-            let mut item = Some(item);
-            let mut broken = false;
-            while let Some((choice, one)) = item {
-                encoder.choose(choice);
-                match &one {
-                    Ok(delta) => encoder.delta(delta, &mut frames),
-                    Err(error) => {
-                        encoder.error(error, &mut frames);
-                        broken = true;
-                        break;
-                    }
-                }
-                item = if frames.len() < FRAMES { deltas.try_recv() } else { None };
-            }
-            yield Ok::<_, std::convert::Infallible>(Bytes::from(frames));
-            // Nothing follows an error, of no answer.
-            next = if broken { None } else { deltas.recv().await };
-        }
-    };
+    // The model stays loaded for as long as this body lives.
+    let frames = frames(deltas, first, encoder, QUIET, lease).map(Ok::<_, std::convert::Infallible>);
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -111,6 +106,72 @@ pub(super) async fn respond(
     // Proxies that collect a response before they pass it on would undo the streaming.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// What comes next.
+enum Next {
+    /// The end of all answers where there is none.
+    Step(Option<Step>),
+    /// Nothing came for a while.
+    Nothing,
+}
+
+/// The body of an answer that begins with `first`; where nothing is sent for as long as `quiet`, a ping is. `kept` lives as
+/// long as it.
+fn frames<S: Deltas>(
+    mut deltas: Choices<S>,
+    first: Next,
+    mut encoder: impl Encoder + 'static,
+    quiet: Duration,
+    kept: impl Send + 'static,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    async_stream::stream! {
+        let _kept = kept;
+        let mut next = first;
+        let mut deadline = Instant::now() + quiet;
+        loop {
+            let mut frames = Vec::with_capacity(FRAMES);
+            let (is_ping, goes_on) = match next {
+                Next::Step(None) => break,
+                Next::Step(Some(step)) => (false, encode_ready(step, &mut deltas, &mut encoder, &mut frames)),
+                Next::Nothing => {
+                    encoder.ping(&mut frames);
+                    (true, true)
+                }
+            };
+            if is_ping || !frames.is_empty() {
+                deadline = Instant::now() + quiet;
+                yield Bytes::from(frames);
+            }
+            if !goes_on {
+                break;
+            }
+            next = timeout_at(deadline, deltas.recv()).await.map_or(Next::Nothing, Next::Step);
+        }
+    }
+}
+
+/// What has come meanwhile goes into the same write. Returns whether more can follow: nothing does after an error, of no
+/// answer.
+fn encode_ready<S: Deltas>(
+    first: Step,
+    deltas: &mut Choices<S>,
+    encoder: &mut impl Encoder,
+    frames: &mut Vec<u8>,
+) -> bool {
+    let mut step = Some(first);
+    while let Some((choice, one)) = step {
+        encoder.choose(choice);
+        match &one {
+            Ok(delta) => encoder.delta(delta, frames),
+            Err(error) => {
+                encoder.error(error, frames);
+                return false;
+            }
+        }
+        step = if frames.len() < FRAMES { deltas.try_recv() } else { None };
+    }
+    true
 }
 
 /// Waits for the whole answer.
@@ -148,3 +209,7 @@ pub(super) async fn encode(deltas: &mut DeltaStream, encoder: &mut impl Encoder)
 fn unfinished() -> RunnerError {
     RunnerError::Failed("the generation ended without a final event".into())
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

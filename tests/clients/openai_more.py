@@ -76,7 +76,7 @@ def completions(client, address):
         parts[chunk.choices[0].index] += chunk.choices[0].text
     assert parts == [expected] * 2, parts
 
-    assert "`suffix` is not served" in raises(openai.BadRequestError, lambda: create(suffix="!")).message
+    assert "does not support insert" in raises(openai.BadRequestError, lambda: create(suffix="!")).message
     assert raises(openai.NotFoundError, lambda: create(model="nothing")).code == "model_not_found"
 
 

@@ -343,3 +343,29 @@ fn one_that_was_found_beside_its_base_is_listed_and_can_be_named() {
     assert_eq!(accepted(&scaled("Poet"))["path"], listed[0]["path"], "its path need not be said");
     assert!(refused(&scaled("unfit"), 404).contains("(there are: poet)"));
 }
+
+#[test]
+fn models_are_listed_with_their_adapters() {
+    let (server, files) = (Server::start(), Adapters::new());
+    let ids = || {
+        let listed = server.get("/v1/models").json();
+        let ids = listed["data"].as_array().unwrap().iter();
+        ids.map(|model| model["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = ids();
+    files.load(&server, "poet", 1);
+    files.load(&server, "cook", 2);
+    let base = before.iter().find(|id| id.contains(if cfg!(feature = "llama") { "smollm2" } else { "stub" })).unwrap();
+    let pairs: Vec<String> = ids().into_iter().filter(|id| !before.contains(id)).collect();
+    assert_eq!(pairs, [format!("{base}+cook"), format!("{base}+poet")]);
+    for id in [&pairs[0], &format!("{base}+poet+cook")] {
+        let model = accepted(&server.get(&format!("/v1/models/{id}")));
+        assert_eq!((model["id"].as_str(), model["created"].as_u64() > Some(0)), (Some(id.as_str()), true));
+    }
+    assert_eq!(server.get(&format!("/v1/models/{base}+nobody")).status, 404);
+    for path in ["/v1/embeddings", "/api/embed"] {
+        let refused = server.post(path, &json!({ "model": pairs[0], "input": "x" }));
+        assert_eq!(refused.status, 400, "{path}: {}", refused.text());
+        assert!(refused.text().contains("adapters are not chosen for embeddings and rankings"), "{}", refused.text());
+    }
+}

@@ -107,6 +107,21 @@ fn a_models_defaults_count_where_the_request_says_nothing() {
 }
 
 #[test]
+fn a_response_tells_what_it_was_sampled_with() {
+    let home = Home::new("[models.cool]\nbase = \"stub\"\n[models.cool.sampling]\ntemperature = 0.25\n");
+    let server = home.serve();
+    let told = |model: &str, more: Value| {
+        let mut body = json!({ "model": model, "input": "one" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = server.post("/v1/responses", &body).json();
+        (answer["temperature"].clone(), answer["top_p"].clone())
+    };
+    assert_eq!(told("cool", json!({})), (json!(0.25), json!(0.95)));
+    assert_eq!(told("cool", json!({ "temperature": 0.5, "top_p": 0.75 })), (json!(0.5), json!(0.75)));
+    assert_eq!(told("stub", json!({})), (json!(0.8), json!(0.95)));
+}
+
+#[test]
 fn a_wrong_file_is_refused_with_all_that_is_wrong() {
     let home = Home::new("parallel = 0\n[models.a]\npath = 1\n");
     let path = home.config().display().to_string();

@@ -71,3 +71,18 @@ fn what_cannot_be_embedded_is_refused() {
     assert!(refused(json!("x".repeat(600)), json!({})).contains("512"), "longer than the model's context");
     assert!(refused(json!("a"), json!({ "dimensions": 33 })).contains("32"));
 }
+
+/// Its scores mean nothing: no head for them can be made small. They come, and vectors do not.
+#[test]
+fn a_model_that_ranks_gives_scores_and_no_vectors() {
+    let (_files, server) = server(&tiny::ranker());
+    let ask = |documents: Value| {
+        server.post("/v1/rerank", &json!({ "model": "embedder", "query": "what", "documents": documents }))
+    };
+    let ranked = ask(json!(["that"]));
+    assert_eq!(ranked.status, 200, "{}", ranked.text());
+    assert!(ranked.json()["results"][0]["relevance_score"].is_number(), "{}", ranked.text());
+    assert_eq!(ask(json!(["x".repeat(600)])).status, 400, "longer than the model's context");
+    let refused = embed(&server, json!("a"), json!({}));
+    assert!(refused.status == 400 && refused.text().contains("/v1/rerank"), "{}", refused.text());
+}

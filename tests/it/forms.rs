@@ -94,8 +94,18 @@ fn regular_grammars_and_their_refusals() {
         let word = text.trim_end_matches('!');
         assert!(["ja", "nein"].contains(&word) && (1..=3).contains(&(text.len() - word.len())), "{text:?}");
     }
+    for form in [
+        json!({ "guided_regex": "(ja|nein)!{1,3}" }),
+        json!({ "guided_choice": ["ja!", "nein!"] }),
+        json!({ "structured_outputs": { "grammar": "start: (\"ja\" | \"nein\") \"!\"" } }),
+    ] {
+        let answer = ask(form.clone()).json();
+        let text = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+        assert!(text.ends_with('!') && ["ja", "nein"].contains(&text.trim_end_matches('!')), "{form}: {text:?}");
+    }
     for (form, named) in [
         (json!({ "grammar": "root ::= (" }), "byte"),
+        (json!({ "guided_regex": "[a" }), "unclosed"),
         (json!({ "grammar": "root ::= \"a\"{5,2}" }), "repetition"),
         (
             json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": { "type": "array", "uniqueItems": true } } } }),

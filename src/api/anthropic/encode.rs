@@ -200,6 +200,11 @@ impl Encoder for MessagesEncoder {
         }
     }
 
+    fn ping(&mut self, out: &mut Vec<u8>) {
+        self.begin(out);
+        event("ping", &json!({ "type": "ping" }), out);
+    }
+
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
         event("error", &error_body(ErrorKind::ModelFailed, &error.to_string(), None), out);
     }
@@ -276,7 +281,7 @@ mod tests {
     use crate::runner::Answer;
 
     fn summary(reason: FinishReason, stop: Option<&str>) -> Summary {
-        let usage = Usage { prompt_tokens: 10, completion_tokens: 3, cached_tokens: 4 };
+        let usage = Usage { prompt_tokens: 10, completion_tokens: 3, cached_tokens: 4, reasoning_tokens: 0 };
         Summary { reason, stop: stop.map(str::to_owned), seed: 1, usage, timings: Timings::default() }
     }
 

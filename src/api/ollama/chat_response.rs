@@ -75,6 +75,12 @@ impl Encoder for ChatEncoder {
         }
     }
 
+    /// There are no comments in NDJSON.
+    fn ping(&mut self, out: &mut Vec<u8>) {
+        push_json(&Line::new(&self.model, Said { message: Reply::default() }, &[]), out);
+        out.push(b'\n');
+    }
+
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
         error_line(error, out);
     }

@@ -40,7 +40,11 @@ impl Common {
         }
         self.options.unwrap_or_default().apply(&mut request);
         let mut spec = request.into_spec()?;
-        spec.constraint = self.format.map_or(Ok(None), constraint)?;
+        let format = self.format.map_or(Ok(None), constraint)?;
+        if format.is_some() && spec.constraint.is_some() {
+            return Err(BadRequest("give `format`, or one of shimmy's fields for forms, not both".into()));
+        }
+        spec.constraint = format.or(spec.constraint);
         spec.logprobs = (self.logprobs == Some(true)).then_some(top);
         if let Some(think) = self.think {
             set_thinking(&think, &mut spec.chat)?;

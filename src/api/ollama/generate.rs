@@ -6,7 +6,7 @@ use super::common::{Common, read};
 use crate::api::shimmy::GenerateRequest as TopLevel;
 use crate::api::{BadRequest, is_empty};
 use crate::registry::KeepAlive;
-use crate::runner::GenerateSpec;
+use crate::runner::{GenerateSpec, Infill, Input};
 
 /// Ollama keeps the sampling parameters in `options`. Those of shimmy's own dialect at the top level count too,
 /// since the same clients may send both.
@@ -20,6 +20,8 @@ pub struct GenerateRequest {
     top: TopLevel,
     #[schemars(flatten)]
     common: Common,
+    /// What stands behind the gap that the answer fills.
+    suffix: Option<String>,
     /// Paths of the fields that are passed over, e.g. `context`, `options.num_ctx`.
     #[schemars(skip)]
     pub ignored: Vec<String>,
@@ -28,7 +30,6 @@ pub struct GenerateRequest {
 /// Fields whose meaning would be lost if we passed over them, with what there is to say.
 const NOT_SERVED: &[(&str, &str)] = &[
     ("images", "no model here takes images yet"),
-    ("suffix", "text between a prompt and a suffix is not served by this version"),
     ("template", "a template for one request is not served by this version; --template sets one for the server"),
 ];
 
@@ -41,14 +42,25 @@ impl GenerateRequest {
                 return Err(BadRequest(format!("`{field}`: {why}")));
             }
         }
+        let suffix = match body.get("suffix") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()),
+            Some(other) => return Err(BadRequest(format!("suffix is {other}; it must be a text"))),
+        };
         let (mut top, common, mut ignored) = read::<TopLevel>(body)?;
-        ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
+        ignored.retain(|path| path != "suffix" && NOT_SERVED.iter().all(|(field, _)| path != field));
         if top.prompt.is_none() && top.messages.is_none() {
             top.prompt = Some(String::new());
         }
         // Some clients send all fields, whether they have a value for them or not.
         top.system = top.system.filter(|text| !text.is_empty());
-        Ok(Self { top, common, ignored })
+        if suffix.is_some() && (top.raw || top.messages.is_some()) {
+            let why = "`suffix` goes with `prompt`, and not with `raw`: the model's own marks stand around both";
+            return Err(BadRequest(why.into()));
+        }
+        // A text with a gap has no turns.
+        ignored.extend(top.system.take_if(|_| suffix.is_some()).map(|_| "system".to_owned()));
+        Ok(Self { top, common, suffix, ignored })
     }
 
     #[must_use]
@@ -64,7 +76,7 @@ impl GenerateRequest {
     /// An empty prompt asks for the model to be loaded, or unloaded, and for nothing else.
     #[must_use]
     pub fn only_loads(&self) -> bool {
-        self.top.prompt.as_deref() == Some("")
+        self.top.prompt.as_deref() == Some("") && self.suffix.is_none()
     }
 
     /// How long the model stays after the answer, where the request says so.
@@ -77,9 +89,16 @@ impl GenerateRequest {
     /// What is out of range.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
         let raw = self.top.raw;
+        let gap = self.suffix.map(|behind| {
+            let before = self.top.prompt.clone().unwrap_or_default();
+            Infill { before, behind, ..Infill::default() }
+        });
         let mut spec = self.common.into_spec(self.top)?;
+        if let Some(gap) = gap {
+            spec.input = Input::Infill(gap);
+        }
         // Whoever writes the prompt's marks reads those of the answer.
-        spec.chat.parse = !raw;
+        spec.chat.parse = !raw && matches!(spec.input, Input::Messages(_));
         Ok(spec)
     }
 }
@@ -91,6 +110,7 @@ mod tests {
 
     use super::GenerateRequest;
     use crate::constrain::Constraint;
+    use crate::runner::{Infill, Input};
 
     fn with(more: Value) -> Value {
         let mut body = json!({ "model": "m", "prompt": "p" });
@@ -108,6 +128,16 @@ mod tests {
         assert_eq!(request.ignored, [""; 0]);
         let spec = request.into_spec().expect("an empty system text is none");
         assert_eq!((spec.constraint, spec.chat.thinking, spec.chat.parse), (None, None, false));
+    }
+
+    #[test]
+    fn a_suffix_makes_a_gap() {
+        let request = GenerateRequest::from_value(with(json!({ "suffix": "s", "system": "Be brief.", "prompt": "" })));
+        let request = request.expect("it is served");
+        assert!(!request.only_loads());
+        assert_eq!(request.ignored, ["system"]);
+        let gap = Infill { behind: "s".into(), ..Infill::default() };
+        assert_eq!(request.into_spec().expect("in range").input, Input::Infill(gap));
     }
 
     #[test]
@@ -141,7 +171,11 @@ mod tests {
             (json!({ "format": "xml" }), "format is \"xml\"; it must be \"json\" or a JSON schema, which is an object"),
             (json!({ "think": "max" }), "think is \"max\"; it must be true, false, \"low\", \"medium\" or \"high\""),
             (json!({ "top_logprobs": 21 }), "top_logprobs is 21; it must be a number from 0 to 20"),
-            (json!({ "suffix": "x" }), "`suffix`: text between a prompt and a suffix is not served by this version"),
+            (json!({ "suffix": 1 }), "suffix is 1; it must be a text"),
+            (
+                json!({ "suffix": "x", "raw": true }),
+                "`suffix` goes with `prompt`, and not with `raw`: the model's own marks stand around both",
+            ),
             (json!({ "images": ["aGk="] }), "`images`: no model here takes images yet"),
         ] {
             assert_eq!(spec(more).expect_err("it would be missed").0, reason);

@@ -61,10 +61,11 @@ impl CopyRequest {
     }
 }
 
-/// Ollama's words, which clients look for.
+/// Ollama's words, which clients look for. `near` are names that are much alike, best first.
 #[must_use]
-pub fn model_not_found(name: &str) -> String {
-    format!("model '{name}' not found")
+pub fn model_not_found(name: &str, near: &[String]) -> String {
+    let guess = near.first().map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
+    format!("model '{name}' not found{guess}")
 }
 
 /// `/api/tags`: all models.

@@ -50,6 +50,12 @@ impl Encoder for NdjsonEncoder {
         self.logprobs.clear();
     }
 
+    /// There are no comments in NDJSON.
+    fn ping(&mut self, out: &mut Vec<u8>) {
+        push_json(&Line::new(&self.model, Said { response: "", thinking: "" }, &[]), out);
+        out.push(b'\n');
+    }
+
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
         error_line(error, out);
     }

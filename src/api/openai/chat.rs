@@ -210,6 +210,21 @@ mod tests {
         assert!(form(json!({ "type": "json_schema" })).is_err());
         assert!(form(json!({ "type": "xml" })).is_err());
         assert!(spec(json!({ "grammar": "root ::= \"a\"" })).expect("one form").constraint.is_some());
+        let forms = |more| spec(more).map(|spec| spec.constraint);
+        let regex = |text: &str| Ok(Some(Constraint::Regex(text.into())));
+        assert_eq!(forms(json!({ "guided_regex": "a+", "guided_choice": [], "guided_grammar": "" })), regex("a+"));
+        assert_eq!(forms(json!({ "structured_outputs": { "regex": "a+", "json": null } })), regex("a+"));
+        assert_eq!(forms(json!({ "guided_choice": ["yes", "no"] })), regex("(yes|no)"));
+        let lark = Constraint::Lark("start: \"a\"".into());
+        assert_eq!(forms(json!({ "structured_outputs": { "grammar": "start: \"a\"" } })), Ok(Some(lark)));
+        let object = json!({ "type": "object", "properties": { "a": { "const": null } } });
+        for field in ["json_schema", "guided_json"] {
+            assert_eq!(forms(json!({ field: object })), Ok(Some(Constraint::JsonSchema(object.clone()))), "{field}");
+        }
+        let both = forms(json!({ "guided_regex": "a", "structured_outputs": { "json_object": true } }));
+        assert_eq!(both, Err("give `guided_regex` or `structured_outputs.json_object`, not both".into()));
+        let tag = forms(json!({ "structured_outputs": { "structural_tag": "{}" } })).expect_err("it would be missed");
+        assert_eq!(tag, "`structured_outputs.structural_tag` is not served by this version");
         let logprobs = |more| spec(more).map(|spec| spec.logprobs);
         assert_eq!(logprobs(json!({ "logprobs": true, "top_logprobs": 3 })), Ok(Some(3)));
         assert_eq!(logprobs(json!({ "logprobs": true })), Ok(Some(0)));

@@ -10,7 +10,7 @@ use crate::api::shimmy::StreamOptions;
 use crate::api::{BadRequest, is_empty};
 use crate::chat::ChatOptions;
 use crate::engine::TokenId;
-use crate::runner::{GenerateSpec, Input};
+use crate::runner::{GenerateSpec, Infill, Input};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "openai.CompletionFields")]
@@ -26,6 +26,7 @@ struct Fields {
     echo: bool,
     #[schemars(range(max = 5))]
     logprobs: Option<u32>,
+    /// What stands behind the gap to fill, for models that can.
     suffix: Option<String>,
     stream_options: Option<StreamOptions>,
     response_format: Option<ResponseFormat>,
@@ -82,8 +83,9 @@ impl CompletionRequest {
                 "best_of is {best_of}; answers are not compared by this version, so it must be n ({choices}) or 1"
             )));
         }
-        if fields.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-            return refuse("`suffix` is not served by this version; give the text before the gap as `prompt` alone");
+        fields.suffix = fields.suffix.filter(|suffix| !suffix.is_empty());
+        if fields.suffix.is_some() && prompts.iter().any(|prompt| !matches!(prompt, Input::Raw(_))) {
+            return refuse("`suffix` goes with prompts of text, not of tokens");
         }
         match fields.logprobs {
             Some(n) if n > MAX_LOGPROBS => {
@@ -122,7 +124,7 @@ impl CompletionRequest {
         let echo = |prompt: &Input| match prompt {
             Input::Raw(text) => Echo::Text(text.clone()),
             Input::Tokens(tokens) => Echo::Tokens(tokens.clone()),
-            Input::Messages(_) => Echo::Text(String::new()),
+            Input::Messages(_) | Input::Infill(_) => Echo::Text(String::new()),
         };
         if self.fields.echo { self.prompts.iter().map(echo).collect() } else { Vec::new() }
     }
@@ -132,14 +134,21 @@ impl CompletionRequest {
     /// # Errors
     /// What is out of range.
     pub fn into_specs(self) -> Result<Vec<GenerateSpec>, BadRequest> {
-        let Self { mut common, fields, prompts, .. } = self;
+        let Self { mut common, mut fields, prompts, .. } = self;
+        let suffix = fields.suffix.take();
         let name = "response_format";
         let format = tools::constraint(fields.response_format, name, "response_format.json_schema.schema")?;
         let constraint = common.form(format, name, &ChatOptions::default())?;
         let spec = common.into_spec(Input::Raw(String::new()), Some(fields.max_tokens))?;
         let with =
             |input| GenerateSpec { input, constraint: constraint.clone(), logprobs: fields.logprobs, ..spec.clone() };
-        Ok(prompts.into_iter().map(with).collect())
+        let around = |prompt| match (prompt, &suffix) {
+            (Input::Raw(before), Some(suffix)) => {
+                Input::Infill(Infill { before, behind: suffix.clone(), ..Infill::default() })
+            }
+            (prompt, _) => prompt,
+        };
+        Ok(prompts.into_iter().map(around).map(with).collect())
     }
 }
 
@@ -150,7 +159,7 @@ mod tests {
     use super::{CompletionRequest, Echo};
     use crate::api::BadRequest;
     use crate::constrain::Constraint;
-    use crate::runner::{GenerateSpec, Input};
+    use crate::runner::{GenerateSpec, Infill, Input};
 
     fn read(more: Value) -> Result<CompletionRequest, String> {
         let mut body = json!({ "model": "m", "prompt": "a" });
@@ -192,6 +201,14 @@ mod tests {
     }
 
     #[test]
+    fn a_suffix_stands_behind_each_prompt() {
+        let gap =
+            |before: &str| Input::Infill(Infill { before: before.into(), behind: "}".into(), ..Infill::default() });
+        let specs = specs(json!({ "prompt": ["a", "b"], "suffix": "}" }));
+        assert_eq!(specs.into_iter().map(|spec| spec.input).collect::<Vec<_>>(), [gap("a"), gap("b")]);
+    }
+
+    #[test]
     fn what_is_asked_for_reaches_each_spec() {
         let [first, second] = &specs(json!({
             "prompt": ["a", "b"], "logprobs": 0, "seed": 3, "stop": "x", "temperature": 0.5, "top_k": 3, "logit_bias": { "7": 1 },
@@ -229,10 +246,9 @@ mod tests {
         assert_eq!((ignored.ignored.as_slice(), ignored.choices()), (&["user".to_owned()][..], 2));
         assert!(read(json!({ "best_of": 2, "n": 2 })).is_ok());
         assert!(refused(json!({ "best_of": 3, "n": 2 })).starts_with("best_of is 3; "));
-        assert!(refused(json!({ "suffix": "}" })).starts_with("`suffix` is not served"));
+        assert!(refused(json!({ "suffix": "}", "prompt": [1] })).starts_with("`suffix` goes with prompts of text"));
         assert!(refused(json!({ "echo": true, "logprobs": 1 })).starts_with("`echo` and `logprobs` together"));
         assert_eq!(refused(json!({ "logprobs": 6 })), "logprobs is 6; it must be from 0 to 5");
-        assert_eq!(refused(json!({ "guided_regex": "a" })), "`guided_regex` is not served by this version");
         assert!(refused(json!({ "prompt": ["a", "b"], "n": 65 })).starts_with("2 prompts with 65 answers each"));
         assert_eq!(refused(json!({ "n": 129 })), "n is 129; it must be from 1 to 128");
         let grammar = json!({ "grammar": "root ::= \"a\"", "response_format": { "type": "json_object" } });

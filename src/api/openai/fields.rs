@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::api::{BadRequest, StopList, checked_lora, is_empty};
+use crate::api::{BadRequest, StopList, checked_lora, forms};
 use crate::chat::{ChatOptions, ToolChoice};
 use crate::constrain::Constraint;
 use crate::engine::{Priority, TokenId};
@@ -42,8 +42,31 @@ pub(super) struct Common {
     priority: Priority,
     /// LoRA adapters, in place of those that the model was loaded with.
     lora: Option<Vec<LoraUse>>,
-    /// llama.cpp's grammars.
+    /// llama.cpp's: a grammar in GBNF.
     grammar: Option<String>,
+    /// llama.cpp's, too.
+    json_schema: Option<Value>,
+    /// vLLM's names for forms, the older ones and the newer one.
+    guided_json: Option<Value>,
+    guided_regex: Option<String>,
+    guided_choice: Option<Vec<String>>,
+    /// Lark or GBNF.
+    guided_grammar: Option<String>,
+    structured_outputs: Option<StructuredOutputs>,
+}
+
+/// One of these is given.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "openai.StructuredOutputs")]
+struct StructuredOutputs {
+    json: Option<Value>,
+    regex: Option<String>,
+    choice: Option<Vec<String>>,
+    /// Lark or GBNF.
+    grammar: Option<String>,
+    json_object: Option<bool>,
+    /// Not served.
+    structural_tag: Option<Value>,
 }
 
 /// Answers to one request.
@@ -52,18 +75,9 @@ const MAX_CHOICES: usize = 128;
 /// Whether a value of a field asks for nothing.
 pub(super) type AsksForNothing = fn(&Value) -> bool;
 
-/// Fields of other local servers whose meaning would be lost if we passed over them.
-const NOT_SERVED: &[(&str, AsksForNothing)] = &[
-    ("json_schema", is_empty),
-    ("guided_json", is_empty),
-    ("guided_regex", is_empty),
-    ("guided_choice", is_empty),
-    ("guided_grammar", is_empty),
-    ("structured_outputs", is_empty),
-];
-
 /// Fields that hold somebody else's JSON, in which null means something.
-const FOREIGN: &[&str] = &["parameters", "schema", "arguments", "chat_template_kwargs"];
+const FOREIGN: &[&str] =
+    &["parameters", "schema", "arguments", "chat_template_kwargs", "json_schema", "guided_json", "json"];
 
 /// Reads the common fields and a path's own ones. With them come the paths of those that have no effect.
 ///
@@ -74,8 +88,7 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(
     not_served: &[(&str, AsksForNothing)],
 ) -> Result<(Common, T, Vec<String>), BadRequest> {
     crate::api::drop_nulls(body, FOREIGN);
-    let not_served = || not_served.iter().chain(NOT_SERVED);
-    for (field, asks_for_nothing) in not_served() {
+    for (field, asks_for_nothing) in not_served {
         if body.get(*field).is_some_and(|value| !asks_for_nothing(value)) {
             return Err(BadRequest(format!("`{field}` is not served by this version")));
         }
@@ -85,7 +98,7 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(
     // All fields at the top are of one of the two, of the table above, or of nobody.
     ignored.retain(|path| {
         let top = path.split('.').next().unwrap_or_default();
-        not_common.iter().any(|field| field == top) && not_served().all(|(field, _)| path != field)
+        not_common.iter().any(|field| field == top) && not_served.iter().all(|(field, _)| path != field)
     });
     Ok((common, own, ignored))
 }
@@ -125,21 +138,43 @@ impl Common {
     pub fn form(
         &mut self,
         format: Option<Constraint>,
-        name: &str,
+        name: &'static str,
         chat: &ChatOptions,
     ) -> Result<Option<Constraint>, BadRequest> {
-        let grammar = self.grammar.take().filter(|grammar| !grammar.is_empty()).map(Constraint::Gbnf);
-        if format.is_some() && grammar.is_some() {
-            return Err(BadRequest(format!("give `{name}` or `grammar`, not both")));
-        }
-        let form = format.or(grammar);
+        let mut given = vec![
+            (name, format),
+            ("grammar", forms::gbnf(self.grammar.take())),
+            ("json_schema", forms::schema("json_schema", self.json_schema.take())?),
+            ("guided_json", forms::schema("guided_json", self.guided_json.take())?),
+            ("guided_regex", forms::regex(self.guided_regex.take())),
+            ("guided_choice", forms::choice("guided_choice", self.guided_choice.take().unwrap_or_default())?),
+            ("guided_grammar", forms::grammar(self.guided_grammar.take())),
+        ];
+        given.extend(self.structured_outputs.take().map_or_else(|| Ok(Vec::new()), StructuredOutputs::forms)?);
+        let Some((field, form)) = forms::only(given)? else { return Ok(None) };
         // A text that keeps to a form cannot be a call as well.
-        if form.is_some() && !chat.tools.is_empty() && chat.tool_choice == ToolChoice::Auto {
+        if !chat.tools.is_empty() && chat.tool_choice == ToolChoice::Auto {
             return Err(BadRequest(format!(
-                "`{name}` and `tools` together need a `tool_choice`: none for an answer of that form, required for a call"
+                "`{field}` and `tools` together need a `tool_choice`: none for an answer of that form, required for a call"
             )));
         }
-        Ok(form)
+        Ok(Some(form))
+    }
+}
+
+impl StructuredOutputs {
+    fn forms(self) -> Result<Vec<(&'static str, Option<Constraint>)>, BadRequest> {
+        if self.structural_tag.is_some() {
+            return Err(BadRequest("`structured_outputs.structural_tag` is not served by this version".into()));
+        }
+        let (json, choice) = ("structured_outputs.json", "structured_outputs.choice");
+        Ok(vec![
+            (json, forms::schema(json, self.json)?),
+            ("structured_outputs.regex", forms::regex(self.regex)),
+            (choice, forms::choice(choice, self.choice.unwrap_or_default())?),
+            ("structured_outputs.grammar", forms::grammar(self.grammar)),
+            ("structured_outputs.json_object", (self.json_object == Some(true)).then_some(Constraint::JsonObject)),
+        ])
     }
 }
 

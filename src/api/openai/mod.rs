@@ -1,4 +1,4 @@
-//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings` and `/v1/models`.
+//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/rerank` and `/v1/models`.
 
 mod chat;
 mod completions;
@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod models;
 mod parts;
+mod rerank;
 mod responses;
 pub mod shapes;
 mod tools;
@@ -22,5 +23,6 @@ pub use encode::{ChatEncoder, Chunk, chat_body};
 pub use error::error_body;
 pub use models::{model, models};
 pub use parts::Head;
+pub use rerank::{RerankRequest, rerank_body};
 pub use responses::shapes as response_shapes;
 pub use responses::{Asked, Keep, Kept, ResponsesEncoder, ResponsesRequest, deleted_body, input_items_body};

@@ -71,6 +71,7 @@ pub(super) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     cached_tokens: u32,
+    reasoning_tokens: u32,
 }
 
 impl Usage {
@@ -81,6 +82,7 @@ impl Usage {
             self.cached_tokens += more.cached_tokens;
         }
         self.completion_tokens += more.completion_tokens;
+        self.reasoning_tokens += more.reasoning_tokens;
     }
 
     pub fn told(&self) -> Value {
@@ -89,6 +91,7 @@ impl Usage {
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": { "cached_tokens": self.cached_tokens },
+            "completion_tokens_details": { "reasoning_tokens": self.reasoning_tokens },
         })
     }
 }

@@ -39,6 +39,14 @@ pub struct Usage {
     pub completion_tokens: u32,
     pub total_tokens: u32,
     pub prompt_tokens_details: PromptTokensDetails,
+    pub completion_tokens_details: CompletionTokensDetails,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.CompletionTokensDetails")]
+pub struct CompletionTokensDetails {
+    /// Those of thoughts.
+    pub reasoning_tokens: u32,
 }
 
 #[derive(JsonSchema)]
@@ -233,6 +241,35 @@ pub struct Embedding {
 pub enum Vector {
     Numbers(Vec<f32>),
     Base64(String),
+}
+
+/// Texts, the best first.
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.Reranked")]
+pub struct Reranked {
+    #[schemars(extend("const" = "list"))]
+    pub object: String,
+    pub model: String,
+    pub results: Vec<RerankResult>,
+    pub usage: EmbeddingUsage,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.RerankResult")]
+pub struct RerankResult {
+    /// Of the text among those that were sent.
+    pub index: usize,
+    /// As the model gives it: not within 0 and 1 for all models.
+    pub relevance_score: f32,
+    /// Where it is asked for.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub document: Option<RerankedText>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.RerankedText")]
+pub struct RerankedText {
+    pub text: String,
 }
 
 #[derive(JsonSchema)]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{BadRequest, StopList, checked_lora};
+use crate::api::{BadRequest, StopList, checked_lora, forms};
 use crate::chat::{Message, Role};
 use crate::engine::Priority;
 use crate::runner::{GenerateSpec, Input, LoraUse, Sampling};
@@ -51,6 +51,14 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
     /// LoRA adapters, in place of those that the model was loaded with.
     pub lora: Option<Vec<LoraUse>>,
+    /// The form that the answer must have: a JSON schema, or one of the next three.
+    pub json_schema: Option<Value>,
+    /// A regular expression that the whole answer matches.
+    pub regex: Option<String>,
+    /// A grammar in Lark's syntax, as llguidance reads it.
+    pub lark: Option<String>,
+    /// A grammar in llama.cpp's syntax, GBNF.
+    pub grammar: Option<String>,
     pub stream_options: Option<StreamOptions>,
     /// Absent, the dialect decides: shimmy's own does not stream, Ollama's does.
     pub stream: Option<bool>,
@@ -95,7 +103,14 @@ impl GenerateRequest {
             logit_bias: Vec::new(),
         };
         sampling.validate().map_err(BadRequest)?;
+        let form = forms::only([
+            ("json_schema", forms::schema("json_schema", self.json_schema)?),
+            ("regex", forms::regex(self.regex)),
+            ("lark", forms::lark(self.lark)),
+            ("grammar", forms::gbnf(self.grammar)),
+        ])?;
         Ok(GenerateSpec {
+            constraint: form.map(|(_, form)| form),
             sampling,
             max_tokens: self.max_tokens,
             stop: self.stop.map_or_else(|| Ok(Vec::new()), StopList::into_vec)?,

@@ -428,6 +428,28 @@ fn families_calls_stay_calls() {
     }
 }
 
+/// The answers to one prompt are read apart.
+#[test]
+fn families_parsers_are_made_once_and_copied() {
+    for name in ["qwen25", "llama3"] {
+        let family = Family::new(name);
+        let prepared = family.prompts.prepare(&super::asked(may_call(None))).expect("a prompt");
+        let output = "<tool_call>\n{\"name\": \"get_time\", \"arguments\": {}}\n</tool_call>";
+        let text = family.written(&family.tokens(output), &prepared.shown);
+        let mut first = prepared.parser.expect("a parser");
+        let mut out = std::collections::VecDeque::new();
+        first.push(&text[..text.len() / 2], &mut out).expect("it is read");
+        let second = first.again().expect("a copy");
+        let read = |parser| {
+            let mut answer = super::read(Some(parser), &text, FinishReason::Eos, Cut::Whole);
+            answer.tool_calls.iter_mut().for_each(|call| call.id.clear());
+            answer
+        };
+        let fresh = family.prompts.prepare(&super::asked(may_call(None))).expect("a prompt").parser;
+        assert_eq!(read(second), read(fresh.expect("a parser")), "{name}");
+    }
+}
+
 /// The engine leaves control tokens out of the text, but for those that the parser reads.
 #[test]
 fn families_marks_reach_the_parser() {
@@ -438,7 +460,8 @@ fn families_marks_reach_the_parser() {
     let form = crate::constrain::Constraint::Lark(format!("start: {}", lark.join(" ")));
     let spec =
         super::GenerateSpec { constraint: Some(form), ..super::GenerateSpec::new("m", super::Input::Raw("x".into())) };
-    let filter = family.prompts.prepare(&spec).expect("a filter").filter;
+    let form = family.prompts.prepare(&spec).expect("a prompt").form.expect("a form");
+    let filter = Some(family.prompts.filter(&form).expect("a filter"));
     let config = EngineConfig {
         label: "test".into(),
         parallel: 1,

@@ -47,7 +47,7 @@ fn opening(prompt: &str) -> &str {
 /// Writes a text by the filter that the request asks for, and reads it.
 fn write_and_read(family: &Family, spec: &GenerateSpec, text: &str) -> super::Answer {
     let prepared = family.prompts.prepare(spec).expect("a prompt");
-    let mut filter = prepared.filter.expect("a filter");
+    let mut filter = family.prompts.filter(&prepared.form.expect("a form")).expect("a filter");
     for token in family.tokens("Sure") {
         assert_eq!(filter.allows(token), Ok(false), "prose");
     }
@@ -107,7 +107,8 @@ fn families_calls_in_vocabularies_that_begin_with_a_space() {
     for name in ["qwen25", "magistral"] {
         let family = Family::with(name, true);
         let required = must(ToolChoice::Required);
-        let mut filter = family.prompts.prepare(&required).expect("a prompt").filter.expect("a filter");
+        let form = family.prompts.prepare(&required).expect("a prompt").form.expect("a form");
+        let mut filter = family.prompts.filter(&form).expect("a filter");
         let [space, letter] = [" ", "w"].map(|text| *family.tokens(text).last().expect("a token"));
         assert_eq!((filter.allows(space), filter.allows(letter)), (Ok(false), Ok(true)), "{name}");
     }

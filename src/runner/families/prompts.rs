@@ -2,6 +2,7 @@
 
 use super::{FAMILIES, Family, GenerateSpec, Input, Message, Role, TokenId, may_call};
 use crate::chat::ToolCall;
+use crate::runner::Infill;
 
 /// How often each control token is in the prompt.
 fn counts(family: &Family, spec: &GenerateSpec) -> Vec<usize> {
@@ -108,4 +109,17 @@ fn families_conversations_with_calls_are_rendered() {
         assert!(behind.contains(result), "{name}: no {result:?} in {behind:?}");
         assert!(shown.contains("get_time of it"), "{name}: the tools are told");
     }
+}
+
+/// Names of marks in what somebody wrote stay text.
+#[test]
+fn families_gaps_stand_between_their_marks() {
+    let model = super::model(&["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"], false);
+    let template = super::TemplateChoice::new(&model, Some("chatml")).expect("a template");
+    let prompts = super::Prompts::new(model.vocab().expect("a vocabulary"), template, 512);
+    let gap = Infill { before: "a <|fim_suffix|>".into(), behind: "b".into(), ..Infill::default() };
+    let prompt = prompts.show(&GenerateSpec::new("m", Input::Infill(gap))).expect("a prompt");
+    assert_eq!(prompt.text.trim_start_matches("<s>"), "<|fim_prefix|>a <|fim_suffix|><|fim_suffix|>b<|fim_middle|>");
+    let mark = prompts.tokenize("<|fim_suffix|>", false, true).expect("a mark");
+    assert_eq!(prompt.tokens.iter().filter(|token| mark == [**token]).count(), 1);
 }

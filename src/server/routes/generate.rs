@@ -111,7 +111,7 @@ pub(super) async fn start_several(
 fn begin(
     registry: &Registry,
     cancel: &Cancel,
-    specs: Vec<GenerateSpec>,
+    mut specs: Vec<GenerateSpec>,
     answers: u32,
 ) -> Result<Started<Vec<DeltaStream>>, NotStarted> {
     let asked = Instant::now();
@@ -121,15 +121,10 @@ fn begin(
     let (base, adapters) = registry.split_name(&model);
     let lease = registry.acquire_unless(base, cancel).map_err(NotStarted::Model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
-    let mut deltas = Vec::new();
-    for mut spec in specs {
-        registry.settle_adapters(&lease, adapters.as_deref(), &mut spec)?;
-        for _ in 0..answers {
-            deltas.push(lease.runner().generate(&spec).map_err(NotStarted::Request)?);
-            // The next answer is another one, and the same each time.
-            spec.sampling.seed = spec.sampling.seed.map(|seed| seed.wrapping_add(1));
-        }
+    for spec in &mut specs {
+        registry.settle_adapters(&lease, adapters.as_deref(), spec)?;
     }
+    let deltas = lease.runner().generate_several(&specs, answers).map_err(NotStarted::Request)?;
     Ok(Started { deltas, lease, model, load_ms })
 }
 
@@ -144,6 +139,22 @@ pub(super) async fn with_model<T: Send + 'static>(
         Ok(work(lease.runner())?)
     })
     .await
+}
+
+/// Vectors are computed with the adapters that a model is loaded with.
+///
+/// # Errors
+/// A name that asks for others.
+pub(super) fn without_adapters(registry: &Registry, name: &str) -> Result<(), ApiError> {
+    match registry.split_name(name) {
+        (base, Some(_)) => {
+            let why = format!(
+                "bad request: adapters are not chosen for embeddings and rankings by this version; {base:?} has those that it was loaded with"
+            );
+            Err(ApiError::new(ErrorKind::BadRequest, why))
+        }
+        (_, None) => Ok(()),
+    }
 }
 
 /// Tells the registry that nobody wants the answer any more.

@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
-use super::generate::{Started, blocking, start_several, with_model};
+use super::generate::{Started, blocking, start_several, with_model, without_adapters};
 use crate::api::anthropic;
 use crate::api::openai::{
-    self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head,
+    self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head, RerankRequest,
 };
+use crate::registry::{AdapterStatus, ModelStatus, Registry};
 use crate::runner::RunnerError;
 use crate::server::error::ApiError;
 use crate::server::extract::{JsonBody, PathName};
@@ -49,8 +50,22 @@ pub(in crate::server) async fn embeddings(
     let (ignored, format) = (Ignored::new(&request.ignored), request.format());
     let spec = request.into_spec()?;
     let model = spec.model.clone();
+    without_adapters(&state.registry, &model)?;
     let found = with_model(&state, spec.model.clone(), move |runner| runner.embed(&spec)).await?;
     Ok(ignored.noted_in(Json(openai::embed_body(&model, &found, format)).into_response()))
+}
+
+pub(in crate::server) async fn rerank(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = RerankRequest::from_value(body)?;
+    let ignored = Ignored::new(&request.ignored);
+    let (spec, told) = request.into_spec();
+    let model = spec.model.clone();
+    without_adapters(&state.registry, &model)?;
+    let found = with_model(&state, model.clone(), move |runner| runner.rank(&spec)).await?;
+    Ok(ignored.noted_in(Json(openai::rerank_body(&model, &found, &told)).into_response()))
 }
 
 pub(in crate::server) async fn completions(
@@ -98,8 +113,38 @@ async fn told(
     .await
 }
 
+/// All models, each followed by its pairs with an adapter, as requests name them.
+fn with_pairs(registry: &Registry) -> Vec<ModelStatus> {
+    let adapters = registry.adapters(None).unwrap_or_default();
+    let pairs = |base: ModelStatus| {
+        let own = adapters.iter().filter(|adapter| adapter.model == base.name);
+        let pairs: Vec<ModelStatus> = own.map(|adapter| pair(&base, adapter)).collect();
+        std::iter::once(base).chain(pairs)
+    };
+    registry.list().into_iter().flat_map(pairs).collect()
+}
+
+fn pair(base: &ModelStatus, adapter: &AdapterStatus) -> ModelStatus {
+    let name = format!("{}+{}", base.name, adapter.name);
+    ModelStatus { name, path: Some(adapter.path.clone()), ..base.clone() }
+}
+
+/// Of a model, or of one with adapters.
+fn status_of(registry: &Registry, id: &str) -> Result<ModelStatus, ApiError> {
+    let (base, Some(named)) = registry.split_name(id) else { return Ok(registry.status(id)?) };
+    let (mut status, known) = (registry.status(base)?, registry.adapters(Some(base))?);
+    for name in named {
+        match known.iter().find(|adapter| adapter.name == name) {
+            Some(adapter) => status = pair(&status, adapter),
+            // Not found, with names that are much alike.
+            None => return Ok(registry.status(id)?),
+        }
+    }
+    Ok(status)
+}
+
 pub(in crate::server) async fn models(State(state): State<AppState>, headers: HeaderMap) -> Json<serde_json::Value> {
-    let found = state.registry.list();
+    let found = with_pairs(&state.registry);
     let models = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::models } else { openai::models };
     Json(models(&found))
 }
@@ -110,7 +155,7 @@ pub(in crate::server) async fn model(
     PathName(id): PathName,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let registry = Arc::clone(&state.registry);
-    let status = blocking(move || registry.status(&id).map_err(ApiError::from)).await?;
+    let status = blocking(move || status_of(&registry, &id)).await?;
     let model = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::model } else { openai::model };
     Ok(Json(model(&status)))
 }

@@ -25,9 +25,11 @@ pub(in crate::server) async fn create(
     let (streams, keeps, ignored) = (request.streams(), request.keeps(), Ignored::new(&request.ignored));
     let previous = request.previous().map(|id| previous(&state, id)).transpose()?;
     // A long conversation is read again.
-    let Asked { spec, head, input } =
+    let Asked { spec, mut head, input } =
         blocking(move || request.into_asked(previous.as_deref()).map_err(ApiError::from)).await?;
+    let asked = spec.sampling.clone();
     let Started { mut deltas, lease, .. } = start(&state, spec).await?;
+    head.sampled_with(&lease.runner().defaults().sampling_for(&asked));
     let keep = keeps.then(|| {
         let store = Arc::clone(&state.responses);
         let keep: Keep = Box::new(move |kept| store.keep(kept));

@@ -5,7 +5,9 @@ use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
+use bytes::Bytes;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::generate::{NotStarted, Started, start};
 use crate::api::ErrorKind;
@@ -16,6 +18,7 @@ use crate::server::access::{Caller, WRONG_KEY};
 use crate::server::error::ApiError;
 use crate::server::shutdown::Phase;
 use crate::server::state::AppState;
+use crate::server::stream::QUIET;
 
 /// What a page has to offer beside its key, since its browser wants one of its subprotocols chosen.
 const SUBPROTOCOL: &str = "shimmy";
@@ -101,10 +104,14 @@ fn reason(not_started: NotStarted) -> String {
 /// Passes tokens on and control frames back until the generation ends.
 async fn drive(socket: &mut WebSocket, mut started: Started) -> Result<(), Gone> {
     let control = started.deltas.control();
+    let mut quiet = Instant::now() + QUIET;
     loop {
         tokio::select! {
             delta = started.deltas.recv() => match delta {
-                Some(Ok(Delta::Content(text))) => send(socket, text).await?,
+                Some(Ok(Delta::Content(text))) => {
+                    send(socket, text).await?;
+                    quiet = Instant::now() + QUIET;
+                }
                 // Its answer is all text.
                 Some(Ok(Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_))) => {}
                 Some(Ok(Delta::Done(summary))) => return send(socket, final_frame(&started.model, &summary)).await,
@@ -118,6 +125,10 @@ async fn drive(socket: &mut WebSocket, mut started: Started) -> Result<(), Gone>
                 Ok(_) => {}
                 Err(reason) => send(socket, error_frame(&reason)).await?,
             },
+            () = tokio::time::sleep_until(quiet) => {
+                socket.send(Message::Ping(Bytes::new())).await.map_err(|_| Gone)?;
+                quiet = Instant::now() + QUIET;
+            }
         }
     }
 }

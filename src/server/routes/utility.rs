@@ -1,14 +1,18 @@
-//! `POST /tokenize`, `/detokenize` and `/apply-template`.
+//! `POST /tokenize`, `/detokenize`, `/apply-template` and `/infill`.
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use super::generate::with_model;
+use super::generate::{Started, start, with_model};
+use crate::api::infill::{InfillEncoder, InfillRequest, infill_body};
 use crate::api::utility::{self, DetokenizeRequest, TokenizeRequest};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
+use crate::server::ignored::Ignored;
 use crate::server::state::AppState;
+use crate::server::stream;
 
 pub(in crate::server) async fn tokenize(
     State(state): State<AppState>,
@@ -42,4 +46,21 @@ pub(in crate::server) async fn apply_template(
     let spec = utility::template_spec(body)?;
     let prompt = with_model(&state, spec.model.clone(), move |runner| runner.prompt(&spec));
     Ok(Json(utility::prompt_body(&prompt.await?.text)))
+}
+
+pub(in crate::server) async fn infill(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let request = InfillRequest::from_value(body)?;
+    let (streams, ignored) = (request.streams(), Ignored::new(&request.ignored));
+    let Started { deltas, lease, model, .. } = start(&state, request.into_spec()?).await?;
+    let response = if streams {
+        stream::respond(deltas, lease, InfillEncoder::new(model)).await?
+    } else {
+        let (answer, summary) = stream::collect(deltas).await?;
+        drop(lease);
+        Json(infill_body(&model, &answer, &summary)).into_response()
+    };
+    Ok(ignored.noted_in(response))
 }

@@ -2,9 +2,9 @@
 
 use crate::api::openai::response_shapes::{DeletedResponse, InputItemList, Response, ResponseEvent};
 use crate::api::openai::shapes::{
-    ChatCompletion, Completion, CompletionChunk, EmbeddingList, ErrorBody, Model, ModelList,
+    ChatCompletion, Completion, CompletionChunk, EmbeddingList, ErrorBody, Model, ModelList, Reranked,
 };
-use crate::api::openai::{ChatRequest, Chunk, CompletionRequest, EmbedRequest, ResponsesRequest};
+use crate::api::openai::{ChatRequest, Chunk, CompletionRequest, EmbedRequest, RerankRequest, ResponsesRequest};
 use crate::api::{ErrorKind, anthropic};
 use crate::server::openapi::{COMPUTING, Either};
 use crate::server::route::{Table, delete, get, post};
@@ -28,6 +28,11 @@ pub(super) fn table() -> Table {
         post("/v1/embeddings", openai::embeddings, "Embed texts")
             .takes::<EmbedRequest>()
             .answers::<EmbeddingList>()
+            .fails(COMPUTING),
+        post("/v1/rerank", openai::rerank, "Rank texts")
+            .about("In the shapes of Jina's and Cohere's services, for models that rank.")
+            .takes::<RerankRequest>()
+            .answers::<Reranked>()
             .fails(COMPUTING),
         post("/v1/responses", responses::create, "Answer, and keep the answer")
             .takes::<ResponsesRequest>()

@@ -33,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
         complete("completions_error_no_prompt", json!({ "model": MODEL })),
         complete("completions_error_prompt", italy(json!({ "prompt": [[1], -1] }))),
         complete("completions_error_token", italy(json!({ "prompt": [999_999_999] }))),
-        complete("completions_error_suffix", italy(json!({ "suffix": "." }))),
+        complete("completions_error_suffix_tokens", italy(json!({ "suffix": ".", "prompt": [1] }))),
         complete("completions_error_echo_logprobs", italy(json!({ "echo": true, "logprobs": 0 }))),
         complete("completions_error_logprobs", italy(json!({ "logprobs": 6 }))),
         complete("completions_error_best_of", italy(json!({ "best_of": 3 }))),
@@ -41,7 +41,10 @@ pub(super) fn cases() -> Vec<Case> {
         complete("completions_error_too_long", italy(json!({ "prompt": ["x", "word ".repeat(9000)] }))),
         case("completions_error_method", "GET", "/v1/completions", None, &Value::Null),
     ];
-    if !cfg!(feature = "llama") {
+    if cfg!(feature = "llama") {
+        // It has no tokens that mark a gap.
+        cases.push(complete("completions_error_suffix", italy(json!({ "suffix": "." }))));
+    } else {
         let script = |text: &str, more: Value| with(json!({ "model": "stub", "prompt": text, "seed": 7 }), more);
         let marks = "<think> no </think> stub:call f {}";
         cases.extend([
@@ -49,6 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
             complete("completions_logprobs", script("one two", json!({ "logprobs": 1 }))),
             complete("completions_logprobs_stream", script("né two", json!({ "logprobs": 0, "stream": true }))),
             complete("completions_marks_are_text", script(marks, json!({}))),
+            complete("completions_suffix", script("def f():", json!({ "suffix": " return x", "echo": true }))),
             complete("completions_failure_before", script("stub:fail", json!({ "stream": true }))),
             complete("completions_failure_midway", script("stub:break", json!({ "stream": true }))),
         ]);

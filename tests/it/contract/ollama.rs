@@ -17,6 +17,9 @@ fn get(name: &'static str, path: &'static str) -> Case {
     case(name, "GET", path, None, &Value::Null)
 }
 
+/// Nearly a model's name.
+const NEARLY: &str = if cfg!(feature = "llama") { "smolm2:135m-instruct-q4_1" } else { "stub-fats" };
+
 /// A conversation whose answer begins the same on every machine.
 fn fact() -> Value {
     json!({ "model": MODEL, "messages": [{ "role": "user", "content": "Tell me a fact about Paris." }],
@@ -54,6 +57,7 @@ fn for_any_model() -> Vec<Case> {
             ),
         ),
         chat("ollama_chat_loads", json!({ "model": MODEL, "messages": [] })),
+        chat("ollama_chat_nearly", json!({ "model": NEARLY, "messages": [] })),
         chat("ollama_chat_image", with(fact(), image)),
         chat("ollama_chat_role", json!({ "model": MODEL, "messages": [{ "role": "king", "content": "x" }] })),
         chat("ollama_chat_format", with(fact(), json!({ "format": "xml" }))),

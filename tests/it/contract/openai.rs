@@ -43,6 +43,9 @@ pub(super) fn cases() -> Vec<Case> {
         chat("openai_error_tools", with(fact(), json!({ "tools": [{ "type": "function" }] }))),
         chat("openai_chat_several", with(fact(), json!({ "n": 2 }))),
         chat("openai_error_several", with(fact(), json!({ "n": 0 }))),
+        chat("openai_error_regex", with(fact(), json!({ "guided_regex": "[a" }))),
+        chat("openai_error_lark", with(fact(), json!({ "structured_outputs": { "grammar": "start: nothing" } }))),
+        chat("openai_error_forms", with(fact(), json!({ "guided_regex": "a", "guided_choice": ["b"] }))),
         chat(
             "openai_chat_logprobs",
             with(fact(), json!({ "logprobs": true, "top_logprobs": 1, "max_completion_tokens": 2 })),

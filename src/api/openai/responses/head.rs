@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::openai::parts::now;
 use crate::api::random_id;
-use crate::engine::{FinishReason, Summary};
+use crate::engine::{FinishReason, SamplingParams, Summary};
 use crate::runner::GenerateSpec;
 
 #[derive(Clone, Debug)]
@@ -25,14 +25,17 @@ pub(super) enum State<'a> {
 }
 
 impl Head {
-    pub(super) fn new(spec: &GenerateSpec, mut told: Map<String, Value>) -> Self {
-        let sampling = spec.sampling.params();
+    pub(super) fn new(spec: &GenerateSpec, told: Map<String, Value>) -> Self {
+        Self { id: random_id("resp_"), created: now(), model: spec.model.clone(), told }
+    }
+
+    /// Tells what the answer is sampled with, where the request left it open.
+    pub fn sampled_with(&mut self, sampling: &SamplingParams) {
         for (name, used) in [("temperature", sampling.temperature), ("top_p", sampling.top_p)] {
-            if told.get(name).is_none_or(Value::is_null) {
-                told.insert(name.into(), json!(decimal(used)));
+            if self.told.get(name).is_none_or(Value::is_null) {
+                self.told.insert(name.into(), json!(decimal(used)));
             }
         }
-        Self { id: random_id("resp_"), created: now(), model: spec.model.clone(), told }
     }
 
     pub(super) fn body(&self, state: State<'_>, output: &[Value]) -> Value {
@@ -72,14 +75,13 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
-/// Tokens of thoughts are not counted apart.
 fn usage(summary: &Summary) -> Value {
     let used = &summary.usage;
     json!({
         "input_tokens": used.prompt_tokens,
         "input_tokens_details": { "cached_tokens": used.cached_tokens, "cache_write_tokens": 0 },
         "output_tokens": used.completion_tokens,
-        "output_tokens_details": { "reasoning_tokens": 0 },
+        "output_tokens_details": { "reasoning_tokens": used.reasoning_tokens },
         "total_tokens": used.prompt_tokens + used.completion_tokens,
     })
 }

@@ -15,7 +15,7 @@ use crate::runner::{EmbedSpec, Embeddings};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
-use crate::server::routes::generate::wanted;
+use crate::server::routes::generate::{wanted, without_adapters};
 use crate::server::state::AppState;
 
 pub(in crate::server) async fn embed(
@@ -50,6 +50,7 @@ async fn compute(
     if state.is_draining() {
         return Err(ApiError::new(ErrorKind::Overloaded, "the server is shutting down"));
     }
+    without_adapters(&state.registry, &spec.model)?;
     let work = move |registry: &Arc<Registry>, cancel: &Cancel| {
         let asked = Instant::now();
         let lease = registry.acquire_unless(&spec.model, cancel);

@@ -31,7 +31,7 @@ pub(in crate::server) async fn version() -> Json<Value> {
 /// In Ollama's words. `asked` is the name in the request.
 fn model_error(asked: &str, error: RegistryError) -> ApiError {
     match error {
-        RegistryError::NotFound { .. } => ApiError::new(ErrorKind::ModelNotFound, model_not_found(asked)),
+        RegistryError::NotFound { near, .. } => ApiError::new(ErrorKind::ModelNotFound, model_not_found(asked, &near)),
         error => error.into(),
     }
 }
