@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::check::bytes;
 use super::error::Problem;
@@ -9,7 +10,7 @@ use super::file::Model;
 use super::keys::{LoadSettings, get};
 use super::source::is_from;
 use super::{Config, as_file};
-use crate::library::{Facts, Found, discover, examine, name_from_path, nearest, untagged};
+use crate::library::{Facts, Found, Seen, examine, name_from_path, nearest, survey, untagged};
 use crate::registry::{KeepAlive, Registry};
 use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
 
@@ -30,6 +31,10 @@ pub struct Catalog {
     pub aliases: BTreeMap<String, String>,
     /// What models that were found answer to as well.
     pub spellings: BTreeMap<String, String>,
+    /// What was found, by the names that it is listed under.
+    pub found: BTreeMap<String, Arc<Found>>,
+    /// Where was looked.
+    pub(super) seen: Seen,
     /// Models that the file speaks of and that are nowhere.
     pub(super) problems: Vec<Problem>,
 }
@@ -113,7 +118,10 @@ impl Config {
     pub fn catalog(&self) -> Catalog {
         match self.asked.model.as_deref().and_then(as_file) {
             Some(path) => self.only(&path),
-            None => self.catalog_of(discover(&self.search_paths())),
+            None => {
+                let library = survey(&self.search_paths());
+                Catalog { seen: library.seen, ..self.catalog_of(library.models) }
+            }
         }
     }
 
@@ -133,6 +141,12 @@ impl Config {
         for (name, located) in &known {
             catalog.models.insert(name.clone(), self.planned(name, located, &load, generate.clone(), Vec::new()));
             catalog.spell(name, located);
+        }
+        // What a section is put in the place of is the section's model then.
+        let sections = &self.file.settings.models;
+        let has_section = |name: &str| sections.values().any(|section| section.name.value.eq_ignore_ascii_case(name));
+        for model in found.iter().filter(|model| !has_section(&model.name)) {
+            catalog.found.entry(model.name.clone()).or_insert_with(|| Arc::new(model.clone()));
         }
         self.add_base(&mut catalog);
         for model in self.file.settings.models.values() {

@@ -6,6 +6,7 @@ mod error;
 mod extract;
 mod ignored;
 mod metrics;
+mod models;
 mod openapi;
 mod responses_store;
 mod route;
@@ -22,9 +23,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+pub use models::SharedLive;
 pub use state::AppState;
-
-use crate::registry::Registry;
 
 use access::Access;
 
@@ -46,12 +46,12 @@ impl Default for ServerConfig {
 /// Serves until `shutdown` completes, then lets what runs come to its end within the drain time.
 pub async fn run(
     listener: TcpListener,
-    registry: Arc<Registry>,
+    live: SharedLive,
     config: ServerConfig,
     access: Access,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (state, mut ends) = AppState::new(registry, config);
+    let (state, mut ends) = AppState::new(live, config);
     let phase = state.phase.clone();
     let router = access::protect(router::router(state), &Arc::new(access));
     let drain_over = shutdown::drain_over(shutdown, ends.phase, config.drain);

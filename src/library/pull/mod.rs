@@ -5,7 +5,7 @@ mod download;
 mod error;
 mod http;
 mod hub;
-mod manifest;
+pub(super) mod manifest;
 mod model_name;
 mod ollama;
 mod partial;
@@ -21,14 +21,13 @@ use std::path::PathBuf;
 
 pub use digest::{Digest, NotADigest};
 pub use error::PullError;
-pub use manifest::{Layer, Manifest};
+pub use manifest::{Layer, LayerKind, Manifest};
 pub use model_name::{ModelName, NotAName};
 pub use progress::{Event, Report};
 pub use settings::{MAX_CONNECTIONS, Settings};
 pub use source::{HubSource, Source};
 pub use store::{Removed, Store, StoreError};
 
-use super::LayerKind;
 use crate::gguf;
 use download::{Wanted, Way};
 use http::Http;

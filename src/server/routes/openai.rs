@@ -98,10 +98,13 @@ async fn told(
     .await
 }
 
-pub(in crate::server) async fn models(State(state): State<AppState>, headers: HeaderMap) -> Json<serde_json::Value> {
-    let found = state.registry.list();
+pub(in crate::server) async fn models(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let found = state.models.list().await?;
     let models = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::models } else { openai::models };
-    Json(models(&found))
+    Ok(Json(models(&found)))
 }
 
 pub(in crate::server) async fn model(

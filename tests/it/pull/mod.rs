@@ -2,6 +2,8 @@
 
 mod faults;
 mod kill;
+mod own;
+mod serve;
 mod server;
 mod sources;
 

@@ -22,12 +22,12 @@ use crate::server::state::AppState;
 
 pub(in crate::server) async fn tags(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
     // Looks at each file.
-    blocking(move || Ok(Json(ollama::tags(&with_aliases(&state.registry))))).await
+    blocking(move || Ok(Json(ollama::tags(&with_aliases(&state))))).await
 }
 
 /// Models under all of their names.
-fn with_aliases(registry: &Registry) -> Vec<ModelStatus> {
-    let mut models = registry.list();
+fn with_aliases(state: &AppState) -> Vec<ModelStatus> {
+    let (registry, mut models) = (&state.registry, state.models.list_now());
     let aliased = registry.aliases().into_iter().filter_map(|(alias, name)| {
         let status = registry.status(&name).ok()?;
         Some(ModelStatus { name: alias, ..status })
@@ -45,8 +45,9 @@ pub(in crate::server) async fn show(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let ModelRequest { name, ignored, .. } = ModelRequest::from_value(body)?;
-    let status = status(&state.registry, &name)?;
+    let registry = Arc::clone(&state.registry);
     let shown = blocking(move || {
+        let status = status(&registry, &name)?;
         let header = status.path.as_deref().and_then(|path| gguf::Header::open(Path::new(path)).ok());
         Ok(ollama::show(&status, header.as_ref()))
     });
