@@ -99,8 +99,11 @@ pub(super) fn run(config: &Config, named: bool) -> anyhow::Result<()> {
         tracing::warn!("no model found; `shimmy discover` shows where they are looked for");
     }
     let defaults = ServerConfig::default();
-    let server_config =
-        ServerConfig { drain: settings.drain.map_or(defaults.drain, |set| Duration::from_secs(set.value)), ..defaults };
+    let server_config = ServerConfig {
+        drain: settings.drain.map_or(defaults.drain, |set| Duration::from_secs(set.value)),
+        pull: settings.pull.map_or(defaults.pull, |set| set.value),
+        ..defaults
+    };
     runtime.block_on(server::run(listener, live, server_config, access, terminated));
     // Dropping the models first ends what the runtime's blocking threads may wait for.
     registry.close();

@@ -26,6 +26,8 @@ use tokio::net::TcpListener;
 pub use models::SharedLive;
 pub use state::AppState;
 
+use crate::library::pull::Allowed;
+
 use access::Access;
 
 /// Limits of the server.
@@ -35,11 +37,13 @@ pub struct ServerConfig {
     pub max_body: usize,
     /// How long running generations may go on after the shutdown began.
     pub drain: Duration,
+    /// What clients may have it fetch.
+    pub pull: Allowed,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { max_body: 8 << 20, drain: Duration::from_secs(30) }
+        Self { max_body: 8 << 20, drain: Duration::from_secs(30), pull: Allowed::Known }
     }
 }
 

@@ -34,12 +34,17 @@ pub(super) struct Ends {
 impl AppState {
     pub(super) fn new(live: SharedLive, config: ServerConfig) -> (Self, Ends) {
         let registry = Arc::clone(live.lock().unwrap_or_else(PoisonError::into_inner).registry());
-        let models = Arc::new(Models::new(live));
+        let models = Arc::new(Models::new(live, config.pull));
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let (alive, all_gone) = mpsc::channel(1);
         let started = Instant::now();
         let state = Self { registry, models, responses: Arc::default(), started, config, phase, _alive: alive };
         (state, Ends { phase: phase_sender, all_gone })
+    }
+
+    /// Completes when the server begins to shut down.
+    pub(super) async fn drains(&self) {
+        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Draining).await;
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -168,13 +168,6 @@ fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
     facts.capabilities.iter().filter_map(word).collect()
 }
 
-/// `/api/pull` of a model that is there: nothing is left to do, and clients wait for the last word. A value a line.
-#[must_use]
-pub fn pulled(streams: bool) -> Vec<Value> {
-    let success = json!({ "status": "success" });
-    if streams { vec![json!({ "status": "pulling manifest" }), success] } else { vec![success] }
-}
-
 /// Ollama's names have a tag, and Open WebUI finds no model without one.
 fn with_tag(name: &str) -> String {
     if name.contains(':') { name.to_owned() } else { format!("{name}:latest") }

@@ -98,9 +98,18 @@ pub struct Shown {
     pub modified_at: String,
 }
 
-/// How far fetching a model is.
+/// How far fetching or making a model is. The last status is `success`.
 #[derive(JsonSchema)]
 #[schemars(rename = "ollama.Progress")]
 pub struct Progress {
     pub status: String,
+    /// Of the file that is fetched.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Bytes.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Bytes.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub completed: Option<u64>,
 }

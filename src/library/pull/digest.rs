@@ -46,7 +46,7 @@ impl Digest {
         }
     }
 
-    fn from_hash(hash: Sha256) -> Self {
+    pub(super) fn from_hash(hash: Sha256) -> Self {
         Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 

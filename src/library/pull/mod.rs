@@ -1,5 +1,6 @@
 //! Fetches models from the hub, from Ollama's registry and from plain addresses, and keeps them in shimmy's own store.
 
+mod allowed;
 mod digest;
 mod download;
 mod error;
@@ -15,10 +16,12 @@ mod ranges;
 mod settings;
 mod source;
 mod store;
+mod upload;
 mod web;
 
 use std::path::PathBuf;
 
+pub use allowed::Allowed;
 pub use digest::{Digest, NotADigest};
 pub use error::PullError;
 pub use manifest::{Layer, LayerKind, Manifest};
@@ -27,6 +30,7 @@ pub use progress::{Event, Report};
 pub use settings::{MAX_CONNECTIONS, Settings};
 pub use source::{HubSource, Source};
 pub use store::{Removed, Store, StoreError};
+pub use upload::Upload;
 
 use crate::gguf;
 use download::{Wanted, Way};

@@ -3,13 +3,15 @@
 mod embed;
 mod generate;
 mod models;
+mod store;
 
 use axum::Json;
 use serde_json::{Value, json};
 
 pub(in crate::server) use embed::{embed, embeddings};
 pub(in crate::server) use generate::{chat, generate, generate_from};
-pub(in crate::server) use models::{copy, delete, no_blob, not_served, ps, pull, show, tags};
+pub(in crate::server) use models::{ps, show, tags};
+pub(in crate::server) use store::{add_blob, copy, delete, has_blob, pull, push};
 
 use super::generate::NotStarted;
 use crate::api::ErrorKind;
