@@ -8,6 +8,7 @@ use super::check::bytes;
 use super::error::Problem;
 use super::file::Model;
 use super::keys::{LoadSettings, get};
+use super::layers::Kept;
 use super::source::is_from;
 use super::{Config, as_file};
 use crate::library::{Facts, Found, Seen, examine, name_from_path, nearest, survey, untagged};
@@ -48,11 +49,13 @@ struct Located {
     /// Adapters without which it is another model.
     adapters: Vec<(PathBuf, f32)>,
     aliases: Vec<String>,
+    /// What came with it.
+    kept: Kept,
 }
 
 impl Located {
     fn at(source: ModelSource) -> Self {
-        Self { source, size_bytes: 0, facts: None, adapters: Vec::new(), aliases: Vec::new() }
+        Self { source, size_bytes: 0, facts: None, adapters: Vec::new(), aliases: Vec::new(), kept: Kept::default() }
     }
 
     fn file(path: &Path) -> Self {
@@ -69,9 +72,20 @@ impl Located {
             facts: Some(model.facts.clone()),
             adapters: adapters.collect(),
             aliases: model.aliases.clone(),
+            kept: kept(model),
             ..Self::at(ModelSource::Gguf { path: model.path.clone() })
         }
     }
+}
+
+/// What Ollama keeps with a model. What of it cannot be used is told each time that the models are looked for.
+fn kept(model: &Found) -> Kept {
+    let Some(layers) = &model.ollama else { return Kept::default() };
+    let kept = Kept::of(layers, model.facts.template.is_some());
+    for problem in &kept.problems {
+        tracing::warn!(model = model.name, "what its manifest says has no effect: {problem}");
+    }
+    kept
 }
 
 /// What a file's model is called.
@@ -190,13 +204,13 @@ impl Config {
         let spec = LoadSpec {
             source: located.source.clone(),
             adapters: located.adapters.iter().cloned().chain(adapters).collect(),
-            template: get(&load.template),
+            template: get(&load.template).or_else(|| located.kept.template.clone()),
             placement: load.placement(),
-            context_tokens: get(&load.ctx_size),
+            context_tokens: get(&load.ctx_size).or(located.kept.context_tokens),
             threads: get(&load.threads),
             label: name.to_owned(),
             serve,
-            defaults,
+            defaults: defaults.over(located.kept.defaults.clone()),
         };
         let keep_alive = get(&load.keep_alive).unwrap_or_default();
         Planned { spec, keep_alive, size_bytes: located.size_bytes, facts: located.facts.clone() }

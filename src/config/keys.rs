@@ -188,6 +188,7 @@ impl SamplingSettings {
             max_tokens: get(&self.max_tokens),
             stop: get(&self.stop).unwrap_or_default(),
             system: get(&self.system),
+            messages: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod chat;
 mod chat_response;
 mod common;
+mod create;
 mod embed;
 mod generate;
 mod models;
@@ -10,9 +11,11 @@ mod options;
 mod pull;
 mod response;
 pub mod shapes;
+mod shown;
 
 pub use chat::ChatRequest;
 pub use chat_response::{ChatEncoder, chat_body, chat_load_body};
+pub use create::CreateRequest;
 pub use embed::{EmbedBody, EmbedRequest, EmbeddingsBody, EmbeddingsRequest, embed_body, embeddings_body};
 pub use generate::GenerateRequest;
 pub use models::{CopyRequest, ModelRequest, loaded, model_not_found, show, tags};

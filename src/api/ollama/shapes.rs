@@ -91,6 +91,11 @@ pub struct Shown {
     pub modelfile: String,
     pub parameters: String,
     pub template: String,
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Turns that stand before each conversation.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Value>>,
     pub details: Details,
     /// By the keys of the file's header.
     pub model_info: Map<String, Value>,

@@ -17,7 +17,7 @@ const LAYER_TYPE: &str = "application/vnd.ollama.image.";
 /// Where a manifest says what it was fetched from.
 const SOURCE: &str = "shimmy.source";
 /// Manifests and layers of text are small; whatever is larger is none.
-const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// A model in shards has a layer for each.
 const MAX_LAYERS: usize = 4096;
 

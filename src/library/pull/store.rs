@@ -127,7 +127,14 @@ impl Store {
                 link(&self.blob(&layer.digest), &self.shard(&first.digest, index + 1, shards.len()))?;
             }
         }
-        write_file(&self.manifest_path(&self.known_as(name)), text)
+        let path = self.manifest_path(&self.known_as(name));
+        let old = Manifest::read(&path).ok().filter(|old| old != manifest);
+        write_file(&path, text)?;
+        if let Some(Err(error)) = old.map(|old| self.remove_unused(&old)) {
+            // The model is there all the same.
+            tracing::warn!(%error, "what {name} was before could not be removed");
+        }
+        Ok(())
     }
 
     /// Names differ by more than case, also where file systems tell cases apart.

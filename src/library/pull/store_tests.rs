@@ -79,6 +79,7 @@ fn names_differ_by_more_than_case() {
     let second = add(&store, "mine", &["two"]);
     assert_eq!(store.list().len(), 1);
     assert_eq!(store.find("MINE").expect("there").1, second);
+    assert_eq!(files(&store.root().join("blobs")), 3, "what it was before is gone");
     assert!(store.get(&"mine:latest".parse().expect("a name")).is_some());
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::api::ollama::CreateRequest;
 use crate::api::{BadRequest, ErrorKind};
 use crate::library::Found;
-use crate::library::pull::{ModelName, NotAName};
+use crate::library::pull::{Made, ModelName, NotAName, Recipe, make};
 use crate::registry::{ModelStatus, RegistryError};
 use crate::server::error::ApiError;
 
@@ -76,6 +77,32 @@ impl Models {
             Some(status) if has_model && !ours(&status) => Err(taken(asked)),
             _ => Ok(name),
         }
+    }
+
+    /// What a model is to be made of; `None` for a name that nobody has.
+    ///
+    /// # Errors
+    /// A model without a file.
+    pub fn base(&self, from: &str) -> Result<Option<Arc<Found>>, ApiError> {
+        self.status(from)?.map(|status| self.found(&status)).transpose()
+    }
+
+    /// Makes a model, and makes it known. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or a blob that was not sent.
+    pub fn make(
+        &self,
+        name: &ModelName,
+        request: CreateRequest,
+        base: Option<Arc<Found>>,
+        tell: &mut dyn FnMut(Made),
+    ) -> Result<(), ApiError> {
+        let CreateRequest { files, adapters, template, system, parameters, messages, licenses, .. } = request;
+        let recipe = Recipe { base, files, adapters, template, system, parameters, messages, licenses };
+        let made = make(self.store()?, name, &recipe, tell).map_err(|error| ApiError::from(&error));
+        self.look_again_now();
+        made
     }
 
     /// `None` for a name that nobody has.

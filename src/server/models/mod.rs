@@ -66,8 +66,7 @@ impl Models {
     }
 
     fn look_again_now(&self) {
-        let changes = lock(&self.live).look_again();
-        tracing::info!("models were looked for again: {changes}");
+        lock(&self.live).look_again();
     }
 
     /// Where models are kept that are fetched or made.

@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use crate::api::ErrorKind;
 use crate::api::ollama::shapes::{ErrorBody, LoadedModels, Progress, Shown, Tags, Version};
 use crate::api::ollama::{
-    ChatAnswer, ChatRequest, CopyRequest, EmbedBody, EmbedRequest, EmbeddingsBody, EmbeddingsRequest, GenerateAnswer,
-    GenerateRequest, ModelRequest,
+    ChatAnswer, ChatRequest, CopyRequest, CreateRequest, EmbedBody, EmbedRequest, EmbeddingsBody, EmbeddingsRequest,
+    GenerateAnswer, GenerateRequest, ModelRequest,
 };
 use crate::server::openapi::{COMPUTING, Either};
 use crate::server::route::{Route, Table, delete, get, head, post};
@@ -75,6 +75,16 @@ fn routes() -> Vec<Route> {
             .takes::<ModelRequest>()
             .nothing(StatusCode::OK, "Done")
             .fails(&[ErrorKind::ModelNotFound]),
+        post("/api/create", ollama::create, "Make a model out of another one, or of files")
+            .takes::<CreateRequest>()
+            .answers::<Progress>()
+            .lines::<Either<Progress, ErrorBody>>()
+            .fails(&[
+                ErrorKind::ModelNotFound,
+                ErrorKind::NotFetched,
+                ErrorKind::NoSpace,
+                ErrorKind::Overloaded,
+            ]),
         post("/api/push", ollama::push, "Publish a model").fails(&[ErrorKind::NotServed]),
         head("/api/blobs/{digest}", ollama::has_blob, "Ask whether a blob is there")
             .nothing(StatusCode::OK, "It is there")

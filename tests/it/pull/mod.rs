@@ -1,5 +1,6 @@
 //! Fetching models, from a server of our own that speaks the hub's and Ollama's protocols.
 
+mod create;
 mod faults;
 mod kill;
 mod own;

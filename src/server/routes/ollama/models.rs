@@ -43,11 +43,12 @@ pub(in crate::server) async fn show(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let ModelRequest { name, ignored, .. } = ModelRequest::from_value(body)?;
-    let registry = Arc::clone(&state.registry);
+    let (registry, models) = (Arc::clone(&state.registry), Arc::clone(&state.models));
     let shown = blocking(move || {
         let status = status(&registry, &name)?;
         let header = status.path.as_deref().and_then(|path| gguf::Header::open(Path::new(path)).ok());
-        Ok(ollama::show(&status, header.as_ref()))
+        let found = models.found(&status).ok();
+        Ok(ollama::show(&status, header.as_ref(), found.as_ref().and_then(|found| found.ollama.as_ref())))
     });
     Ok(Ignored::new(&ignored).noted_in(Json(shown.await?).into_response()))
 }

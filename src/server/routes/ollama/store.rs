@@ -6,18 +6,20 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
-use crate::api::ollama::{self, CopyRequest, ModelRequest};
+use crate::api::ollama::{self, CopyRequest, CreateRequest, ModelRequest};
 use crate::api::{BadRequest, ErrorKind};
-use crate::library::pull::{Digest, NotADigest, PullError, Source, Store, Upload};
+use crate::config::{Kept, is_jinja};
+use crate::library::Found;
+use crate::library::pull::{ModelName, Source, Store};
 use crate::server::error::ApiError;
-use crate::server::extract::{JsonBody, PathName};
+use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
-use crate::server::models::{End, Follower, Models, News};
+use crate::server::models::{End, Follower, Models, News, not_found};
 use crate::server::routes::generate::blocking;
 use crate::server::state::AppState;
 
@@ -36,13 +38,8 @@ pub(in crate::server) async fn pull(
         }
     }
     let follower = state.models.fetch(&source)?;
-    let response = if streams {
-        lines(steps(state, follower))
-    } else {
-        whole(&state, follower).await?;
-        Json(ollama::success()).into_response()
-    };
-    Ok(ignored.noted_in(response))
+    let done = futures_util::stream::once(async { Ok(ollama::success()) });
+    Ok(ignored.noted_in(told(streams, steps(state, follower).chain(done)).await?))
 }
 
 fn is_elsewhere(models: &Models, name: &str) -> Result<bool, ApiError> {
@@ -59,15 +56,35 @@ fn already_there(streams: bool) -> Response {
     lines(futures_util::stream::iter(all))
 }
 
-/// A value a line.
-pub(super) fn lines(values: impl futures_util::Stream<Item = Value> + Send + 'static) -> Response {
+/// A value a line, up to the first error, which is the last line; or where that is not asked for, the last value alone.
+async fn told(
+    streams: bool,
+    values: impl Stream<Item = Result<Value, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    if streams {
+        return Ok(lines(async_stream::stream! {
+            let mut values = std::pin::pin!(values);
+            while let Some(value) = values.next().await {
+                let failed = value.is_err();
+                yield value.unwrap_or_else(|error| json!({ "error": error.message }));
+                if failed {
+                    return;
+                }
+            }
+        }));
+    }
+    let last = values.try_fold(Value::Null, |_, value| async { Ok(value) }).await?;
+    Ok(Json(last).into_response())
+}
+
+fn lines(values: impl Stream<Item = Value> + Send + 'static) -> Response {
     let frames = values.map(|value| Ok::<_, Infallible>(Bytes::from(format!("{value}\n"))));
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(frames)).into_response()
 }
 
-/// What a client is told, up to the end. When it leaves, the stream is dropped, and the follower with it.
-fn steps(state: AppState, mut follower: Follower) -> impl futures_util::Stream<Item = Value> + Send {
+/// What a client is told of a pull, up to its end. When it leaves, the stream is dropped, and the follower with it.
+fn steps(state: AppState, mut follower: Follower) -> impl Stream<Item = Result<Value, ApiError>> + Send {
     async_stream::stream! {
         let mut told = Value::Null;
         loop {
@@ -75,30 +92,21 @@ fn steps(state: AppState, mut follower: Follower) -> impl futures_util::Stream<I
                 Ok(News::Steps(steps)) => for step in &steps {
                     let line = ollama::progress(step);
                     if line != told {
-                        yield line.clone();
+                        yield Ok(line.clone());
                         told = line;
                     }
                 },
                 Ok(News::End(end)) => {
-                    yield match ended(end) {
-                        Ok(()) => ollama::success(),
-                        Err(error) => json!({ "error": error.message }),
-                    };
+                    if let Err(error) = ended(end) {
+                        yield Err(error);
+                    }
                     return;
                 }
                 Err(error) => {
-                    yield json!({ "error": error.message });
+                    yield Err(error);
                     return;
                 }
             }
-        }
-    }
-}
-
-async fn whole(state: &AppState, mut follower: Follower) -> Result<(), ApiError> {
-    loop {
-        if let News::End(end) = next(state, &mut follower).await? {
-            return ended(end);
         }
     }
 }
@@ -117,6 +125,67 @@ fn ended(end: End) -> Result<(), ApiError> {
     end.ok_or_else(ApiError::internal)?.map_err(|error| ApiError::from(&*error))
 }
 
+/// Makes a model, out of one that is fetched before where it is not here.
+pub(in crate::server) async fn create(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let mut request = CreateRequest::from_value(body)?;
+    let ignored = Ignored::new(&std::mem::take(&mut request.ignored));
+    Kept::check(&request.parameters, &request.messages).map_err(BadRequest)?;
+    let (models, asked) = (Arc::clone(&state.models), request.clone());
+    let ready = blocking(move || {
+        let name = models.free_name(&asked.name)?;
+        let base = asked.from.as_deref().map(|from| models.base(from)).transpose()?;
+        Ok((name, base.flatten()))
+    });
+    let (name, base) = ready.await?;
+    let fetched = match (&base, &request.from) {
+        (None, Some(from)) => Some(state.models.fetch(&from.parse().map_err(|error| ApiError::from(&error))?)?),
+        _ => None,
+    };
+    let streams = request.streams;
+    Ok(ignored.noted_in(told(streams, made(state, request, name, base, fetched)).await?))
+}
+
+fn made(
+    state: AppState,
+    request: CreateRequest,
+    name: ModelName,
+    mut base: Option<Arc<Found>>,
+    fetched: Option<Follower>,
+) -> impl Stream<Item = Result<Value, ApiError>> + Send {
+    let status = |text: String| json!({ "status": text });
+    async_stream::try_stream! {
+        if let Some(follower) = fetched {
+            let mut steps = std::pin::pin!(steps(state.clone(), follower));
+            while let Some(step) = steps.next().await {
+                yield step?;
+            }
+            let (models, from) = (Arc::clone(&state.models), request.from.clone().unwrap_or_default());
+            base = blocking(move || models.base(&from)).await?;
+            if base.is_none() {
+                Err(not_found(request.from.as_deref().unwrap_or_default()))?;
+            }
+        }
+        if request.template.as_ref().is_some_and(|template| !is_jinja(template)) {
+            let note = "the template is kept, but answers are made with that of the weights' file: it is not in Jinja";
+            yield status(note.into());
+        }
+        let (teller, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let models = Arc::clone(&state.models);
+        let making = tokio::task::spawn_blocking(move || models.make(&name, request, base, &mut |step| {
+            // A client that has left hears nothing, and the model is made all the same.
+            let _ = teller.send(step);
+        }));
+        while let Some(step) = told.recv().await {
+            yield status(step.status());
+        }
+        making.await.unwrap_or_else(|_| Err(ApiError::internal()))?;
+        yield ollama::success();
+    }
+}
+
 pub(in crate::server) async fn copy(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
@@ -133,72 +202,10 @@ pub(in crate::server) async fn delete(
     let ModelRequest { name, .. } = ModelRequest::from_value(body)?;
     let asked = name.clone();
     blocking(move || state.models.delete(&asked)).await.map_err(|error| match error.kind {
-        ErrorKind::ModelNotFound => crate::server::models::not_found(&name),
+        ErrorKind::ModelNotFound => not_found(&name),
         _ => error,
     })?;
     Ok(StatusCode::OK)
-}
-
-fn digest(text: &str) -> Result<Digest, ApiError> {
-    text.parse().map_err(|error: NotADigest| BadRequest(error.to_string()).into())
-}
-
-pub(in crate::server) async fn has_blob(
-    State(state): State<AppState>,
-    PathName(name): PathName,
-) -> Result<StatusCode, ApiError> {
-    let digest = digest(&name)?;
-    let has = blocking(move || Ok(state.models.store().is_ok_and(|store| store.has(&digest)))).await?;
-    Ok(if has { StatusCode::OK } else { StatusCode::NOT_FOUND })
-}
-
-/// Bytes that are written at once.
-const WRITE: usize = 1 << 20;
-
-/// Takes a file of any size that the disk has room for.
-pub(in crate::server) async fn add_blob(
-    State(state): State<AppState>,
-    PathName(name): PathName,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<StatusCode, ApiError> {
-    let digest = digest(&name)?;
-    let store = state.models.store()?.clone();
-    let mut body = body.into_data_stream();
-    if store.has(&digest) {
-        // A client that still writes when the connection ends sees no answer.
-        while body.next().await.is_some_and(|part| part.is_ok()) {}
-        return Ok(StatusCode::OK);
-    }
-    let failed = |error: &PullError| match error {
-        // It is the client's to know what it sends.
-        PullError::WrongDigest { .. } => BadRequest(error.to_string()).into(),
-        error => ApiError::from(error),
-    };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let begin = {
-        let store = store.clone();
-        move || Upload::begin(&store, announced).map_err(|error| failed(&error))
-    };
-    let mut upload = blocking(begin).await?;
-    let mut buffer = Vec::new();
-    loop {
-        let part = body.next().await.transpose();
-        let part = part.map_err(|error| BadRequest(format!("what was sent ended early: {error}")))?;
-        let ended = part.is_none();
-        buffer.extend_from_slice(&part.unwrap_or_default());
-        if buffer.len() < WRITE && !ended {
-            continue;
-        }
-        let bytes = std::mem::take(&mut buffer);
-        let write = move || upload.write(&bytes).map(|()| upload).map_err(|error| failed(&error));
-        upload = blocking(write).await?;
-        if ended {
-            break;
-        }
-    }
-    blocking(move || upload.finish(&store, &digest).map_err(|error| failed(&error))).await?;
-    Ok(StatusCode::CREATED)
 }
 
 /// Why it cannot be had here.
