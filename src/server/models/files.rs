@@ -21,18 +21,21 @@ impl Models {
         if self.registry.remove_alias(asked) {
             return Ok(());
         }
-        let store = self.store()?;
         let owned = match self.status(asked)? {
             Some(status) => {
-                let name = store.owned(self.found(&status)?.as_ref()).map_err(|error| ApiError::from(&error))?;
+                let found = self.found(&status)?;
+                let name = self.store()?.owned(&found).map_err(|error| ApiError::from(&error))?;
                 // Its memory is free by then, and on Windows its files can be removed.
                 self.registry.unload(&status.name)?;
                 name.full()
             }
             // One that lost some of its files is not listed.
-            None => store.find(asked).map_err(|error| ApiError::from(&error))?.0.full(),
+            None => {
+                let found = self.store().ok().and_then(|store| store.find(asked).ok());
+                found.ok_or_else(|| not_found(asked))?.0.full()
+            }
         };
-        let removed = store.remove(&owned).map_err(|error| ApiError::from(&error));
+        let removed = self.store()?.remove(&owned).map_err(|error| ApiError::from(&error));
         self.look_again_now();
         let removed = removed?;
         tracing::info!(model = removed.name, bytes = removed.freed_bytes, "removed");

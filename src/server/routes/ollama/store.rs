@@ -200,11 +200,7 @@ pub(in crate::server) async fn delete(
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, ApiError> {
     let ModelRequest { name, .. } = ModelRequest::from_value(body)?;
-    let asked = name.clone();
-    blocking(move || state.models.delete(&asked)).await.map_err(|error| match error.kind {
-        ErrorKind::ModelNotFound => not_found(&name),
-        _ => error,
-    })?;
+    blocking(move || state.models.delete(&name)).await?;
     Ok(StatusCode::OK)
 }
 
