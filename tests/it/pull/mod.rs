@@ -7,6 +7,8 @@ mod own;
 mod serve;
 mod server;
 mod sources;
+#[cfg(target_os = "linux")]
+mod ways;
 
 use std::path::Path;
 use std::sync::Mutex;
