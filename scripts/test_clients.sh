@@ -17,6 +17,6 @@ fi
 scripts/build.py -- cargo build
 # The server is on this machine, whatever way leads out of it.
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 PYTHONPATH="$packages"
-for client in openai_chat openai_more anthropic_client ollama_client; do
+for client in openai_chat openai_more anthropic_client ollama_client ollama_store; do
     python3 "tests/clients/$client.py" "${CARGO_TARGET_DIR:-target}/debug/shimmy" "$cache/models/smollm2-135m-instruct.q4_1.gguf"
 done

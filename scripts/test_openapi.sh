@@ -22,11 +22,20 @@ if [ ! -d "$packages" ]; then
 fi
 
 work=$(mktemp -d)
-# A home of its own: neither the developer's models nor settings, and no way to a registry.
-env -i PATH="$PATH" HOME="$work" SHIMMY_THREADS=1 HF_ENDPOINT=http://127.0.0.1:9 SHIMMY_OLLAMA_REGISTRY=http://127.0.0.1:9 \
+# A registry and hub that have nothing.
+mkdir "$work/empty"
+python3 -u -m http.server --bind 127.0.0.1 --directory "$work/empty" 0 >"$work/registry" 2>/dev/null &
+registry=$!
+trap 'kill "$registry" 2>/dev/null || true; rm -rf "$work"' EXIT
+for _ in $(seq 100); do
+    nothing=$(grep -o 'http://[0-9.:]*' "$work/registry" | head -n 1) && break
+    sleep 0.1
+done
+# A home of its own: neither the developer's models nor settings.
+env -i PATH="$PATH" HOME="$work" SHIMMY_THREADS=1 HF_ENDPOINT="$nothing" SHIMMY_OLLAMA_REGISTRY="$nothing" \
     "$binary" serve --bind 127.0.0.1:0 >"$work/out" 2>"$work/err" &
 server=$!
-trap 'kill "$server" 2>/dev/null || true; wait "$server" || true; rm -rf "$work"' EXIT
+trap 'kill "$server" "$registry" 2>/dev/null || true; wait "$server" || true; rm -rf "$work"' EXIT
 for _ in $(seq 100); do
     address=$(grep -o 'http://[0-9.:]*' "$work/out" | head -n 1) && break
     sleep 0.1

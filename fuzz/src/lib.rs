@@ -36,8 +36,10 @@ pub fn gguf_header(bytes: &[u8]) {
 
 /// Whatever a manifest says, its blobs are names of files in one folder.
 pub fn ollama_manifest(bytes: &[u8]) {
-    for layer in library::parse_manifest(bytes).unwrap_or_default() {
-        let hex = layer.blob.strip_prefix("sha256-").expect("a digest");
+    let Ok(manifest) = library::pull::Manifest::parse(bytes) else { return };
+    for layer in manifest.blobs() {
+        let name = layer.digest.file_name();
+        let hex = name.strip_prefix("sha256-").expect("a digest");
         assert!(hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hex}");
     }
 }

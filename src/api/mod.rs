@@ -67,6 +67,10 @@ pub enum ErrorKind {
     Overloaded,
     /// The model or what runs it failed.
     ModelFailed,
+    /// Somebody else's server did not give what was to be fetched.
+    NotFetched,
+    /// The disk is full, or would be.
+    NoSpace,
     /// A request that is understood, for what this version does not do.
     NotServed,
     Internal,

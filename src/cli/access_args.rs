@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::said::Said;
 use crate::config::{ApiKey, ServerSettings, Set};
+use crate::library::pull::Allowed;
 use crate::server::access::AccessOptions;
 
 #[derive(Debug, Args)]
@@ -27,6 +28,10 @@ pub(super) struct AccessArgs {
     /// Serve other machines without an API key.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure: Option<bool>,
+    /// What clients may have the server fetch: off (nothing), known (from the hub and Ollama's registry), or any (also from
+    /// other registries and addresses, which the server may reach where its clients do not) [default: known].
+    #[arg(long, env = "SHIMMY_PULL", value_name = "WHAT")]
+    pull: Option<Allowed>,
 }
 
 impl AccessArgs {
@@ -38,6 +43,7 @@ impl AccessArgs {
         server.allow_host = said.list("allow_host", filled(&self.allow_host));
         server.allow_origin = said.list("allow_origin", filled(&self.allow_origin));
         server.insecure = said.set("insecure", self.insecure);
+        server.pull = said.set("pull", self.pull);
     }
 }
 

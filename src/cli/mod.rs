@@ -15,6 +15,7 @@ mod probe;
 mod ps;
 mod pull;
 mod reload;
+mod remove;
 mod said;
 mod serve;
 mod show;
@@ -90,6 +91,8 @@ enum Command {
     Probe(probe::ProbeArgs),
     Ps(ps::PsArgs),
     Pull(pull::PullArgs),
+    Rm(remove::RemoveArgs),
+    Cp(remove::CopyArgs),
     Bench(bench::BenchArgs),
     GpuInfo(gpu_info::GpuInfoArgs),
     Key(key::KeyArgs),
@@ -161,6 +164,8 @@ fn run(cli: Cli, said: &Said<'_>) -> anyhow::Result<ExitCode> {
         Command::Probe(args) => return Ok(probe::run(&args, &config)),
         Command::Ps(args) => ps::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Rm(args) => return remove::remove(&args, &config),
+        Command::Cp(args) => remove::copy(&args, &config),
         Command::Bench(args) => bench::run(&args, &config),
         Command::GpuInfo(args) => gpu_info::run(&args, &config),
         Command::Key(args) => key::run(&args),

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -83,9 +83,10 @@ pub(super) fn run(config: &Config, named: bool) -> anyhow::Result<()> {
     check_devices(config, settings.memory_budget.as_ref())?;
     let live = models(config, settings.model.as_ref().map(|set| set.value.as_str()), named)?;
     let registry = Arc::clone(live.registry());
+    let live = Arc::new(Mutex::new(live));
     {
         let _inside = runtime.enter();
-        reload::on_hangup(live);
+        reload::on_hangup(Arc::clone(&live));
     }
     let address = listener.local_addr()?;
     let models = registry.list();
@@ -98,9 +99,12 @@ pub(super) fn run(config: &Config, named: bool) -> anyhow::Result<()> {
         tracing::warn!("no model found; `shimmy discover` shows where they are looked for");
     }
     let defaults = ServerConfig::default();
-    let server_config =
-        ServerConfig { drain: settings.drain.map_or(defaults.drain, |set| Duration::from_secs(set.value)), ..defaults };
-    runtime.block_on(server::run(listener, Arc::clone(&registry), server_config, access, terminated));
+    let server_config = ServerConfig {
+        drain: settings.drain.map_or(defaults.drain, |set| Duration::from_secs(set.value)),
+        pull: settings.pull.map_or(defaults.pull, |set| set.value),
+        ..defaults
+    };
+    runtime.block_on(server::run(listener, live, server_config, access, terminated));
     // Dropping the models first ends what the runtime's blocking threads may wait for.
     registry.close();
     runtime.shutdown_timeout(Duration::from_secs(5));

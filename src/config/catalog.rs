@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::check::bytes;
 use super::error::Problem;
 use super::file::Model;
 use super::keys::{LoadSettings, get};
+use super::layers::Kept;
 use super::source::is_from;
 use super::{Config, as_file};
-use crate::library::{Facts, Found, discover, examine, name_from_path, nearest, untagged};
+use crate::library::{Facts, Found, Seen, examine, name_from_path, nearest, survey, untagged};
 use crate::registry::{KeepAlive, Registry};
 use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
 
@@ -32,6 +34,10 @@ pub struct Catalog {
     pub spellings: BTreeMap<String, String>,
     /// LoRA adapters that were found for models.
     pub adapters: BTreeMap<String, Vec<PathBuf>>,
+    /// What was found, by the names that it is listed under.
+    pub found: BTreeMap<String, Arc<Found>>,
+    /// Where was looked.
+    pub(super) seen: Seen,
     /// Models that the file speaks of and that are nowhere.
     pub(super) problems: Vec<Problem>,
 }
@@ -47,12 +53,14 @@ struct Located {
     aliases: Vec<String>,
     /// Adapters that fit it.
     found_adapters: Vec<PathBuf>,
+    /// What came with it.
+    kept: Kept,
 }
 
 impl Located {
     fn at(source: ModelSource) -> Self {
         let (adapters, aliases, found_adapters) = (Vec::new(), Vec::new(), Vec::new());
-        Self { source, size_bytes: 0, facts: None, adapters, aliases, found_adapters }
+        Self { source, size_bytes: 0, facts: None, adapters, aliases, found_adapters, kept: Kept::default() }
     }
 
     fn file(path: &Path) -> Self {
@@ -70,9 +78,20 @@ impl Located {
             adapters: adapters.collect(),
             aliases: model.aliases.clone(),
             found_adapters: model.adapters.clone(),
+            kept: kept(model),
             ..Self::at(ModelSource::Gguf { path: model.path.clone() })
         }
     }
+}
+
+/// What Ollama keeps with a model. What of it cannot be used is told each time that the models are looked for.
+fn kept(model: &Found) -> Kept {
+    let Some(layers) = &model.ollama else { return Kept::default() };
+    let kept = Kept::of(layers, model.facts.template.is_some());
+    for problem in &kept.problems {
+        tracing::warn!(model = model.name, "what its manifest says has no effect: {problem}");
+    }
+    kept
 }
 
 /// What a file's model is called.
@@ -127,7 +146,10 @@ impl Config {
     pub fn catalog(&self) -> Catalog {
         match self.asked.model.as_deref().and_then(as_file) {
             Some(path) => self.only(&path),
-            None => self.catalog_of(discover(&self.search_paths())),
+            None => {
+                let library = survey(&self.search_paths());
+                Catalog { seen: library.seen, ..self.catalog_of(library.models) }
+            }
         }
     }
 
@@ -148,6 +170,12 @@ impl Config {
             let model = self.planned(name, located, &load, generate.clone(), Vec::new());
             catalog.add(name.clone(), located, model);
             catalog.spell(name, located);
+        }
+        // What a section is put in the place of is the section's model then.
+        let sections = &self.file.settings.models;
+        let has_section = |name: &str| sections.values().any(|section| section.name.value.eq_ignore_ascii_case(name));
+        for model in found.iter().filter(|model| !has_section(&model.name)) {
+            catalog.found.entry(model.name.clone()).or_insert_with(|| Arc::new(model.clone()));
         }
         self.add_base(&mut catalog);
         for model in self.file.settings.models.values() {
@@ -191,13 +219,13 @@ impl Config {
         let spec = LoadSpec {
             source: located.source.clone(),
             adapters: located.adapters.iter().cloned().chain(adapters).collect(),
-            template: get(&load.template),
+            template: get(&load.template).or_else(|| located.kept.template.clone()),
             placement: load.placement(),
-            context_tokens: get(&load.ctx_size),
+            context_tokens: get(&load.ctx_size).or(located.kept.context_tokens),
             threads: get(&load.threads),
             label: name.to_owned(),
             serve,
-            defaults,
+            defaults: defaults.over(located.kept.defaults.clone()),
         };
         let keep_alive = get(&load.keep_alive).unwrap_or_default();
         Planned { spec, keep_alive, size_bytes: located.size_bytes, facts: located.facts.clone() }

@@ -10,6 +10,7 @@ use super::kinds::{
     whole, word,
 };
 use super::setting::{Entry, Origin, Section, Set, settings, value, words};
+use crate::library::pull::Allowed;
 use crate::placement::{CpuExperts, GpuBackend, GpuLayers, PlacementSpec, SplitMode};
 use crate::registry::{KeepAlive, MemoryBudget};
 use crate::runner::{CacheType, FlashAttention, GenerateDefaults, Sampling, ServeSpec};
@@ -40,6 +41,8 @@ settings! {
         allow_host: Vec<String> = many(text("a name like \"example.com\", \"*.example.com\" or \"*\"")), value("[]");
         allow_origin: Vec<String> = many(text("an origin like \"https://app.example.com\" or \"*\"")), value("[]");
         insecure: bool = switch(), value("false");
+        /// What clients may have the server fetch.
+        pull: Allowed = word(&Allowed::ALL), value("\"known\"");
         log: String = log_filter(), words("warnings, and what shimmy does itself");
     }
 }
@@ -185,6 +188,7 @@ impl SamplingSettings {
             max_tokens: get(&self.max_tokens),
             stop: get(&self.stop).unwrap_or_default(),
             system: get(&self.system),
+            messages: Vec::new(),
         }
     }
 }

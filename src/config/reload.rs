@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::setting::{Entry, Section};
-use super::{Catalog, Config, ConfigError, File, ServerSettings};
+use super::{Catalog, Config, ConfigError, File, ServerSettings, as_file};
+use crate::library::Found;
 use crate::registry::Registry;
 
 /// Settings of the server that take effect at once.
@@ -71,8 +73,40 @@ impl Live {
         let catalog = config.catalog();
         config.check(&catalog)?;
         warn(&config.file);
-        let mut changes =
-            Changes { needs_restart: needs_restart(&self.started, &config.server()), ..Changes::default() };
+        let needs_restart = needs_restart(&self.started, &config.server());
+        self.config = config;
+        Ok(Changes { needs_restart, ..self.follow(catalog) })
+    }
+
+    /// Looks for models again where files or folders changed since the last look. Cheap where nothing did.
+    pub fn refresh(&mut self) -> Option<Changes> {
+        (!self.catalog.seen.is_current()).then(|| self.look_again())
+    }
+
+    /// Looks for models again, with the settings that are in force.
+    pub fn look_again(&mut self) -> Changes {
+        let catalog = self.config.catalog();
+        let changes = self.follow(catalog);
+        if changes != Changes::default() {
+            tracing::info!("models were looked for again: {changes}");
+        }
+        changes
+    }
+
+    /// A model that was found, by the name that it is listed under.
+    #[must_use]
+    pub fn found(&self, name: &str) -> Option<Arc<Found>> {
+        self.catalog.found.get(name).cloned()
+    }
+
+    /// The file that is served alone, where one was named. Nothing else is looked for then.
+    #[must_use]
+    pub fn only(&self) -> Option<PathBuf> {
+        self.config.asked.model.as_deref().and_then(as_file)
+    }
+
+    fn follow(&mut self, catalog: Catalog) -> Changes {
+        let mut changes = Changes::default();
         for name in self.catalog.models.keys().filter(|name| !catalog.models.contains_key(*name)) {
             self.registry.remove(name);
             changes.removed.push(name.clone());
@@ -86,8 +120,8 @@ impl Live {
         self.registry.set_spellings(catalog.spellings.clone());
         self.registry.set_found_adapters(&catalog.adapters);
         changes.aliases = self.realias(&catalog.aliases);
-        (self.config, self.catalog) = (config, catalog);
-        Ok(changes)
+        self.catalog = catalog;
+        changes
     }
 
     /// Aliases that came from elsewhere, e.g. from a client, stay as they are.

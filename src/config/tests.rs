@@ -388,6 +388,7 @@ fn some_value(key: &str) -> BoxedStrategy<String> {
         "memory_budget" => word(&["80%", "12GiB", "CUDA0=20GiB,cpu=50%"]).boxed(),
         "log" => word(&["warn", "shimmy=debug,warn"]).boxed(),
         "deterministic" | "insecure" => any::<bool>().prop_map(|on| on.to_string()).boxed(),
+        "pull" => word(&["off", "known", "ANY"]).boxed(),
         "cpu_moe" => Just("false".to_owned()).boxed(),
         "cache_type_k" | "cache_type_v" => word(&["f16", "q8_0", "q4_0"]).boxed(),
         "flash_attn" => word(&["auto", "on", "OFF"]).boxed(),

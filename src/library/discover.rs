@@ -13,6 +13,7 @@ use super::hub;
 use super::look::{self, Look, Model};
 use super::name::{self, Wishes};
 use super::naming::{Nameless, assign};
+use super::notes::{Notes, Seen};
 use super::ollama_store;
 use super::pair::{Base, bases_of, projector_for};
 use super::places::{Kind, SearchPath};
@@ -39,10 +40,10 @@ pub fn discover(paths: &[SearchPath]) -> Vec<Found> {
 /// All that lies in these places. Nothing is copied or changed, and of each file the header alone is read.
 #[must_use]
 pub fn survey(paths: &[SearchPath]) -> Library {
-    let mut problems = Vec::new();
-    let candidates = collect(paths, &mut problems);
+    let mut notes = Notes::default();
+    let candidates = collect(paths, &mut notes);
     let looks = look_at(&candidates);
-    let library = put_together(candidates, &looks, problems);
+    let library = Library { seen: notes.seen, ..put_together(candidates, &looks, notes.problems) };
     log(&library.problems);
     library
 }
@@ -99,12 +100,13 @@ fn found(name: String, aliases: Vec<String>, because: &'static str, group: &Grou
     }
 }
 
-fn collect(paths: &[SearchPath], problems: &mut Vec<Problem>) -> Vec<Candidate> {
+fn collect(paths: &[SearchPath], notes: &mut Notes) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut seen: HashMap<FileId, usize> = HashMap::new();
     for (place, SearchPath { dir, because, kind }) in paths.iter().enumerate() {
+        notes.seen.note(dir);
         let is_store = *kind == Kind::Ollama || ollama_store::is_store(dir);
-        let stored = if is_store { ollama_store::models(dir, problems) } else { Vec::new() };
+        let stored = if is_store { ollama_store::models(dir, notes) } else { Vec::new() };
         candidates.extend(stored.into_iter().map(|model| Candidate {
             place,
             because,
@@ -115,13 +117,13 @@ fn collect(paths: &[SearchPath], problems: &mut Vec<Problem>) -> Vec<Candidate> 
         }));
         // shimmy's own folder is a store in which files may lie, too.
         let Kind::Files { depth } = kind else { continue };
-        for group in hub::newest_revisions(shards::group(walk::gguf_files(dir, *depth, problems))) {
+        for group in hub::newest_revisions(shards::group(walk::gguf_files(dir, *depth, notes))) {
             if is_store && group.first().path.starts_with(dir.join(ollama_store::SHARDS)) {
                 continue;
             }
             if !group.has_first {
                 let lack = group.shards.as_ref().and_then(super::found::Shards::lack).unwrap_or_default();
-                problems.push(Problem { path: group.first().path.clone(), what: lack });
+                notes.problems.push(Problem { path: group.first().path.clone(), what: lack });
                 continue;
             }
             let wishes = name::of_file(&group.first().path, dir);
@@ -196,7 +198,7 @@ fn put_together(candidates: Vec<Candidate>, looks: &HashMap<FileId, Look>, mut p
     let disk_bytes = disk_bytes(&drafts, &parts);
     models.sort_by(|a, b| a.name.cmp(&b.name));
     problems.sort_by(|a, b| a.path.cmp(&b.path));
-    Library { models, parts: parts.into_values().collect(), problems, disk_bytes }
+    Library { models, parts: parts.into_values().collect(), problems, disk_bytes, seen: Seen::default() }
 }
 
 fn part<'a>(parts: &'a mut BTreeMap<PathBuf, Part>, file: &File, kind: PartKind) -> &'a mut Part {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::facts::Facts;
+use super::notes::Seen;
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -63,6 +64,8 @@ impl Shards {
 /// The layers of a manifest of Ollama's beside the weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct OllamaLayers {
+    /// The file that names them.
+    pub manifest: PathBuf,
     /// In Go's template language.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
@@ -114,4 +117,6 @@ pub struct Library {
     pub problems: Vec<Problem>,
     /// All of it, each file once, however many names it has.
     pub disk_bytes: u64,
+    #[serde(skip)]
+    pub seen: Seen,
 }

@@ -79,6 +79,7 @@ mod tests {
     use std::path::Path;
 
     use super::{InRepository, newest_revisions};
+    use crate::library::notes::Notes;
     use crate::library::shards::group;
     use crate::library::walk::gguf_files;
 
@@ -109,7 +110,7 @@ mod tests {
         }
         std::fs::create_dir(root.join("refs")).expect("created");
         std::fs::write(root.join("refs/main"), "aa\n").expect("written");
-        let groups = newest_revisions(group(gguf_files(dir.path(), 8, &mut Vec::new())));
+        let groups = newest_revisions(group(gguf_files(dir.path(), 8, &mut Notes::default())));
         let paths: Vec<_> = groups
             .iter()
             .map(|group| group.first().path.strip_prefix(root.join("snapshots")).expect("below").display().to_string())

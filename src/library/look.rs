@@ -35,6 +35,9 @@ pub(super) struct Projector {
     pub rank: usize,
 }
 
+/// Most liked first: a projector is small, more than 16 bits a weight gain nothing, and fewer lose a little.
+pub(super) const PROJECTOR_FORMATS: [&str; 4] = ["F16", "BF16", "Q8_0", "F32"];
+
 pub(super) fn look(group: &Group) -> Look {
     let path = &group.first().path;
     read(group).unwrap_or_else(|error| {
@@ -73,8 +76,7 @@ pub(super) fn titles(header: &Header, keys: &[&str]) -> Vec<String> {
 
 fn projector(header: &Header) -> Projector {
     let number = |key: &str| header.get(key).and_then(Value::as_u64);
-    // More than 16 bits a weight gain nothing, fewer lose a little.
-    let liked = ["F16", "BF16", "Q8_0", "F32"];
+    let liked = PROJECTOR_FORMATS;
     let format = header.quantization();
     Projector {
         width: number("clip.vision.projection_dim").or_else(|| number("clip.audio.projection_dim")),

@@ -53,8 +53,10 @@ pub(super) fn of_file(path: &Path, root: &Path) -> Wishes {
 /// The wishes of a model that has a name with a tag already.
 pub(super) fn of_tagged(name: &str, longer: Vec<String>) -> Wishes {
     let host = longer.last().and_then(|full| full.split('/').next()).map(str::to_owned);
-    let family = name.rsplit_once(':').map(|(family, _)| family.to_owned());
-    Wishes { name: name.to_owned(), qualifier: host, exact: longer, old: None, short: family.into_iter().collect() }
+    let family = |name: &String| name.rsplit_once(':').map(|(family, _)| family.to_owned());
+    let name = name.to_owned();
+    let short = std::iter::once(&name).chain(&longer).filter_map(family).collect();
+    Wishes { name, qualifier: host, exact: longer, old: None, short }
 }
 
 /// The file's name in lower case, without ending and shard number.
@@ -123,6 +125,12 @@ fn is_size(word: &str) -> bool {
             && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     };
     number.split('x').all(is_number)
+}
+
+/// The quantisation that a name in lower case ends in, or is.
+pub(super) fn quantisation_of(stem: &str) -> Option<&str> {
+    let last = &stem[stem.rfind(['.', '-']).map_or(0, |at| at + 1)..];
+    is_quantisation(last).then_some(last)
 }
 
 fn split_quantisation(stem: &str) -> (&str, Option<&str>) {
@@ -198,7 +206,8 @@ mod tests {
         assert_eq!(hub.short.last().map(String::as_str), Some("me/foo-7b-gguf"));
         assert_eq!(hub.qualifier.as_deref(), Some("me"));
         let stored = of_tagged("llama3:8b", vec!["library/llama3:8b".into(), "host/library/llama3:8b".into()]);
-        assert_eq!((stored.qualifier.as_deref(), &stored.short[..]), (Some("host"), &["llama3".to_owned()][..]));
+        assert_eq!(stored.qualifier.as_deref(), Some("host"));
+        assert_eq!(stored.short, ["llama3", "library/llama3", "host/library/llama3"]);
     }
 
     #[test]

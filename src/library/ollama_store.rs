@@ -1,21 +1,17 @@
 //! Reads what Ollama has downloaded: a manifest names blobs, one of which is the GGUF file.
 
-use std::fs::File as OpenFile;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use walkdir::WalkDir;
 
 use super::found::{OllamaLayers, Problem};
+use super::notes::Notes;
+use super::pull::manifest::{Layer, LayerKind, Manifest, small_file};
 use super::shards::{self, Group};
 use super::walk::File;
 
 /// Where shimmy's own store gives shards their names. Ollama has no models in several files.
 pub(super) const SHARDS: &str = "shards";
-/// Manifests and layers of text are small; whatever is larger is none.
-const MAX_BYTES: u64 = 1 << 20;
-const MAX_LAYERS: usize = 256;
 
 /// A manifest and its blobs.
 #[derive(Clone, Debug)]
@@ -29,102 +25,34 @@ pub(super) struct Stored {
     pub layers: OllamaLayers,
 }
 
-/// What a layer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LayerKind {
-    Model,
-    Projector,
-    Adapter,
-    Template,
-    System,
-    Parameters,
-    Messages,
-    License,
-    /// One that shimmy has no use for.
-    Other,
-}
-
-/// A layer of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    pub kind: LayerKind,
-    /// Name of its file in the folder of blobs.
-    pub blob: String,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    #[serde(default)]
-    layers: Vec<RawLayer>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawLayer {
-    media_type: String,
-    digest: String,
-}
-
-/// The layers that a manifest names.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn parse_manifest(bytes: &[u8]) -> Result<Vec<Layer>, String> {
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| format!("is no manifest: {error}"))?;
-    if manifest.layers.len() > MAX_LAYERS {
-        return Err(format!("names {} layers; at most {MAX_LAYERS} are possible", manifest.layers.len()));
-    }
-    manifest
-        .layers
-        .into_iter()
-        .map(|layer| Ok(Layer { kind: kind(&layer.media_type), blob: blob(&layer.digest)? }))
-        .collect()
-}
-
-fn kind(media_type: &str) -> LayerKind {
-    match media_type.strip_prefix("application/vnd.ollama.image.") {
-        Some("model") => LayerKind::Model,
-        Some("projector") => LayerKind::Projector,
-        Some("adapter") => LayerKind::Adapter,
-        Some("template") => LayerKind::Template,
-        Some("system") => LayerKind::System,
-        Some("params") => LayerKind::Parameters,
-        Some("messages") => LayerKind::Messages,
-        Some("license") => LayerKind::License,
-        _ => LayerKind::Other,
-    }
-}
-
-/// A digest becomes part of a path, so it must be one.
-fn blob(digest: &str) -> Result<String, String> {
-    let hex = digest.strip_prefix("sha256:").or_else(|| digest.strip_prefix("sha256-"));
-    match hex.filter(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-        Some(hex) => Ok(format!("sha256-{hex}")),
-        None => Err(format!("names the layer {digest:?}, which is no SHA-256 digest")),
-    }
-}
-
 /// Whether a folder is a store of Ollama's.
 pub(super) fn is_store(dir: &Path) -> bool {
     dir.join("manifests").is_dir() && dir.join("blobs").is_dir()
 }
 
 /// The models of the store in `dir`. Manifests lie at `manifests/HOST/NAMESPACE/MODEL/TAG`.
-pub(super) fn models(dir: &Path, problems: &mut Vec<Problem>) -> Vec<Stored> {
+pub(super) fn models(dir: &Path, notes: &mut Notes) -> Vec<Stored> {
     let manifests = dir.join("manifests");
     let mut found = Vec::new();
+    // What is looked at is noted before it is read, and `WalkDir` reads folders after it has named them.
+    notes.seen.note(&manifests);
     for entry in WalkDir::new(&manifests).max_depth(4).sort_by_file_name() {
+        if let Ok(entry) = entry.as_ref()
+            && entry.depth() > 0
+        {
+            notes.seen.note(entry.path());
+        }
         let problem = |path: &Path, what: String| Problem { path: path.to_owned(), what };
         match entry {
             Ok(entry) if entry.depth() == 4 && entry.path().is_file() => match stored(dir, &manifests, entry.path()) {
                 Ok(model) => found.extend(model),
-                Err(what) => problems.push(problem(entry.path(), what)),
+                Err(what) => notes.problems.push(problem(entry.path(), what)),
             },
             Ok(_) => {}
             Err(error) => {
                 let is_absent = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
                 if let Some(path) = error.path().filter(|_| !is_absent) {
-                    problems.push(problem(path, format!("cannot be read: {error}")));
+                    notes.problems.push(problem(path, format!("cannot be read: {error}")));
                 }
             }
         }
@@ -137,14 +65,13 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
     let below = path.strip_prefix(manifests).map_err(|error| error.to_string())?;
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().to_lowercase()).collect();
     let [host, namespace, model, tag] = parts.as_slice() else { return Ok(None) };
-    let layers = parse_manifest(&small_file(path)?)?;
+    let manifest = Manifest::read(path)?;
     let blob = |layer: &Layer| {
-        let path = dir.join("blobs").join(&layer.blob);
+        let path = dir.join("blobs").join(layer.digest.file_name());
         File::at(path.clone())
             .ok_or_else(|| format!("needs {}, which is not there; pull the model again", path.display()))
     };
-    let of = |kind| layers.iter().filter(move |layer| layer.kind == kind);
-    let weights: Vec<&Layer> = of(LayerKind::Model).collect();
+    let weights: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
     let Some(weights) = weights_of(dir, &weights, &blob)? else { return Ok(None) };
     let short = format!("{model}:{tag}");
     let full = format!("{namespace}/{short}");
@@ -155,8 +82,8 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
         name,
         longer,
         weights,
-        projector: of(LayerKind::Projector).next().map(blob).transpose()?,
-        layers: read_layers(&layers, &blob)?,
+        projector: manifest.of_kind(LayerKind::Projector).next().map(blob).transpose()?,
+        layers: read_layers(path.to_owned(), &manifest.layers, &blob)?,
     }))
 }
 
@@ -168,20 +95,24 @@ fn weights_of(
     let [first, _, ..] = layers else {
         return layers.first().map(|layer| blob(layer).map(Group::of_one)).transpose();
     };
-    let dir = dir.join(SHARDS).join(first.blob.trim_start_matches("sha256-"));
+    let dir = dir.join(SHARDS).join(first.digest.hex());
     let name = |number| format!("model-{number:05}-of-{:05}.gguf", layers.len());
     let files: Vec<File> = (1..=layers.len()).filter_map(|number| File::at(dir.join(name(number)))).collect();
     let group = shards::group(files).into_iter().next().filter(|group| group.has_first);
     group.map(Some).ok_or_else(|| format!("needs {}, which is not there; pull the model again", dir.display()))
 }
 
-fn read_layers(layers: &[Layer], blob: &impl Fn(&Layer) -> Result<File, String>) -> Result<OllamaLayers, String> {
-    let mut read = OllamaLayers::default();
+fn read_layers(
+    manifest: PathBuf,
+    layers: &[Layer],
+    blob: &impl Fn(&Layer) -> Result<File, String>,
+) -> Result<OllamaLayers, String> {
+    let mut read = OllamaLayers { manifest, ..OllamaLayers::default() };
     let bytes = |layer: &Layer| small_file(&blob(layer)?.path);
     let text = |layer: &Layer| Ok::<_, String>(String::from_utf8_lossy(&bytes(layer)?).into_owned());
     for layer in layers {
-        let damaged = |error: serde_json::Error| format!("its layer {} is damaged: {error}", layer.blob);
-        match layer.kind {
+        let damaged = |error: serde_json::Error| format!("its layer {} is damaged: {error}", layer.digest);
+        match layer.kind() {
             LayerKind::Template => read.template = Some(text(layer)?),
             LayerKind::System => read.system = Some(text(layer)?),
             LayerKind::Parameters => read.parameters = serde_json::from_slice(&bytes(layer)?).map_err(damaged)?,
@@ -194,23 +125,14 @@ fn read_layers(layers: &[Layer], blob: &impl Fn(&Layer) -> Result<File, String>)
     Ok(read)
 }
 
-fn small_file(path: &Path) -> Result<Vec<u8>, String> {
-    let fail = |error: std::io::Error| format!("cannot be read: {}: {error}", path.display());
-    let mut bytes = Vec::new();
-    OpenFile::open(path).map_err(fail)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("{} is longer than {MAX_BYTES} bytes", path.display()));
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
 
     use serde_json::json;
 
-    use super::{LayerKind, models, parse_manifest};
+    use super::models;
+    use crate::library::notes::Notes;
 
     fn digest(n: u8) -> String {
         format!("sha256:{n:064x}")
@@ -247,13 +169,13 @@ mod tests {
             ("newer", 9),
         ];
         write_manifest(store, "host/library/Llama3/8b", &layers);
-        let mut problems = Vec::new();
-        assert!(models(store, &mut problems).is_empty(), "the blobs are missing");
-        assert!(problems[0].what.contains("is not there; pull the model again"), "{problems:?}");
+        let mut notes = Notes::default();
+        assert!(models(store, &mut notes).is_empty(), "the blobs are missing");
+        assert!(notes.problems[0].what.contains("is not there; pull the model again"), "{notes:?}");
         let texts =
             ["free", "GGUF", "{{ .Prompt }}", "Be brief.", r#"{"num_ctx":512}"#, r#"[{"role":"user"}]"#, "a", "p"];
         let blobs: Vec<_> = (1..).zip(texts).map(|(n, text)| write_blob(store, n, text)).collect();
-        let found = models(store, &mut Vec::new());
+        let found = models(store, &mut Notes::default());
         let model = &found[0];
         assert_eq!((model.name.as_str(), &model.weights.first().path), ("llama3:8b", &blobs[1]));
         assert_eq!(model.longer, ["library/llama3:8b", "host/library/llama3:8b"]);
@@ -272,21 +194,9 @@ mod tests {
         write_blob(dir.path(), 1, "GGUF");
         write_manifest(dir.path(), "host/me/mine/latest", &[("model", 1)]);
         write_manifest(dir.path(), "host/library/remote/cloud", &[("template", 1)]);
-        let found = models(dir.path(), &mut Vec::new());
+        let found = models(dir.path(), &mut Notes::default());
         let names: Vec<_> = found.iter().map(|model| model.name.as_str()).collect();
         assert_eq!(names, ["me/mine:latest"], "one without weights is none");
         assert_eq!(found[0].longer, ["host/me/mine:latest"]);
-    }
-
-    #[test]
-    fn a_digest_cannot_lead_out_of_the_store() {
-        let manifest = |digest: &str| json!({ "layers": [{ "mediaType": "x", "digest": digest }] }).to_string();
-        for digest in ["sha256:../../../etc/passwd", "sha256:", "md5:00", "sha256:zz", &"0".repeat(64)] {
-            let refused = parse_manifest(manifest(digest).as_bytes()).expect_err("no digest");
-            assert!(refused.contains("is no SHA-256 digest"), "{refused}");
-        }
-        let good = parse_manifest(manifest(&digest(1)).as_bytes()).expect("layers");
-        assert_eq!((good[0].kind, good[0].blob.len()), (LayerKind::Other, 71));
-        assert!(parse_manifest(b"{").is_err() && parse_manifest(b"{}").is_ok_and(|layers| layers.is_empty()));
     }
 }

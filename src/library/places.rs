@@ -59,6 +59,11 @@ pub fn own_folder() -> Option<PathBuf> {
     here().own_folder()
 }
 
+/// Where the hub's own tools keep what is not a model, e.g. the token. `None` without a home directory.
+pub(super) fn hub_home() -> Option<PathBuf> {
+    here().hub_home()
+}
+
 fn here() -> Machine<'static> {
     let os = match env::consts::OS {
         "windows" => Os::Windows,
@@ -87,7 +92,7 @@ impl Machine<'_> {
         paths.push(files("models".into(), "./models"));
         paths.extend(self.own_folder().map(|dir| files(dir, "shimmy's own folder")));
         if hub_told.is_none() {
-            paths.extend(self.cache_home().map(|dir| files(self.join(dir, &["huggingface", "hub"]), "Hugging Face")));
+            paths.extend(self.hub_home().map(|dir| files(self.join(dir.into(), &["hub"]), "Hugging Face")));
         }
         paths.extend(self.lm_studio().into_iter().map(|dir| files(dir, "LM Studio")));
         if ollama_told.is_none() {
@@ -107,6 +112,12 @@ impl Machine<'_> {
         };
         let cache = self.var("XDG_CACHE_HOME").or_else(local).or_else(|| self.cache_home())?;
         Some(self.join(cache, &["shimmy", "models"]))
+    }
+
+    /// See [`hub_home`].
+    fn hub_home(&self) -> Option<PathBuf> {
+        let told = self.var("HF_HOME").map(PathBuf::from);
+        told.or_else(|| Some(self.join(self.cache_home()?, &["huggingface"])))
     }
 
     /// The base model's neighbours, but not what lies in folders beside it.
@@ -274,6 +285,19 @@ mod tests {
         let hub = [&vars[..], &[("HF_HUB_CACHE", "/hub")]].concat();
         assert!(places(Os::Linux, &hub, &[]).contains(&"HF_HUB_CACHE: /hub".to_owned()));
         assert!(!places(Os::Linux, &hub, &[]).contains(&"HF_HOME: /hf/hub".to_owned()));
+    }
+
+    #[test]
+    fn the_hubs_tools_keep_their_token_below_the_cache() {
+        for (vars, expected) in [
+            (vec![("HOME", "/home/me")], "/home/me/.cache/huggingface"),
+            (vec![("HOME", "/home/me"), ("XDG_CACHE_HOME", "/cache")], "/cache/huggingface"),
+            (vec![("HF_HOME", "/hf"), ("XDG_CACHE_HOME", "/cache")], "/hf"),
+        ] {
+            let find = |wanted: &str| vars.iter().find(|(key, _)| *key == wanted).map(|(_, value)| (*value).into());
+            let machine = Machine { os: Os::Linux, var: &find, text: &|_| None };
+            assert_eq!(machine.hub_home(), Some(expected.into()));
+        }
     }
 
     #[test]

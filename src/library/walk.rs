@@ -5,6 +5,7 @@ use std::fs::{DirEntry, Metadata};
 use std::path::{Path, PathBuf};
 
 use super::found::Problem;
+use super::notes::Notes;
 
 /// A folder by mistake, such as a whole disk, is left after this many entries.
 const MAX_ENTRIES: usize = 500_000;
@@ -50,7 +51,7 @@ struct Ahead {
 
 /// GGUF files below `dir`, or `dir` itself where it is one. Each folder is entered once, by the shortest way, and by its
 /// own name rather than by a link.
-pub(super) fn gguf_files(dir: &Path, depth: usize, problems: &mut Vec<Problem>) -> Vec<File> {
+pub(super) fn gguf_files(dir: &Path, depth: usize, notes: &mut Notes) -> Vec<File> {
     let mut files: Vec<File> = File::at(dir.to_owned()).into_iter().filter(|file| is_gguf(&file.path)).collect();
     let mut entered = HashSet::new();
     let mut left = MAX_ENTRIES;
@@ -63,6 +64,7 @@ pub(super) fn gguf_files(dir: &Path, depth: usize, problems: &mut Vec<Problem>) 
             if !is_new {
                 continue;
             }
+            notes.seen.note(&path);
             match std::fs::read_dir(&path) {
                 Ok(entries) => {
                     for entry in entries.flatten().take(left) {
@@ -71,14 +73,15 @@ pub(super) fn gguf_files(dir: &Path, depth: usize, problems: &mut Vec<Problem>) 
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
-                Err(error) => problems.push(Problem { path, what: format!("cannot be read: {error}") }),
+                Err(error) => notes.problems.push(Problem { path, what: format!("cannot be read: {error}") }),
             }
         }
         level = next;
     }
+    files.iter().for_each(|file| notes.seen.note(&file.path));
     if left == 0 {
         let what = format!("more than {MAX_ENTRIES} entries; what lies beyond was not looked at");
-        problems.push(Problem { path: dir.to_owned(), what });
+        notes.problems.push(Problem { path: dir.to_owned(), what });
     }
     files
 }
@@ -123,13 +126,17 @@ mod tests {
     use std::path::Path;
 
     use super::gguf_files;
+    use crate::library::notes::Notes;
 
     fn names(dir: &Path) -> (Vec<String>, Vec<String>) {
-        let mut problems = Vec::new();
-        let mut files = gguf_files(dir, 8, &mut problems);
+        let mut notes = Notes::default();
+        let mut files = gguf_files(dir, 8, &mut notes);
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let name = |path: &Path| path.strip_prefix(dir).expect("below").display().to_string();
-        (files.iter().map(|file| name(&file.path)).collect(), problems.iter().map(|found| name(&found.path)).collect())
+        (
+            files.iter().map(|file| name(&file.path)).collect(),
+            notes.problems.iter().map(|found| name(&found.path)).collect(),
+        )
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 pub use adapters::{AdapterChange, AdapterError, AdapterSpec, AdapterStatus, NotSettled};
 pub use budget::{BadBudget, MemoryBudget, UnknownDevice};
@@ -44,6 +44,16 @@ pub struct Registry {
     adapters: Adapters,
     pool: Pool,
     next_id: AtomicU64,
+    look_again: OnceLock<LookAgain>,
+}
+
+/// Looks for models that are not known, and tells whether anything changed.
+struct LookAgain(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl std::fmt::Debug for LookAgain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LookAgain")
+    }
 }
 
 impl Registry {
@@ -56,7 +66,13 @@ impl Registry {
             adapters: Adapters::default(),
             pool: Pool::new(Box::new(RunnerLoader), budget),
             next_id: AtomicU64::new(0),
+            look_again: OnceLock::new(),
         }
+    }
+
+    /// What is done, once, before a name that nobody knows is answered with an error. It must not look names up itself.
+    pub fn on_unknown(&self, look_again: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.look_again.set(LookAgain(Box::new(look_again)));
     }
 
     /// Adds a model, or puts it in the place of the one that has its name, which leaves when nobody uses it any more. A
@@ -206,8 +222,15 @@ impl Registry {
             .collect()
     }
 
-    /// `default` without an alias means the only model, where there is one only.
     fn find(&self, name: &str) -> Result<Arc<Entry>, RegistryError> {
+        match (self.find_known(name), self.look_again.get()) {
+            (Err(_), Some(look_again)) if (look_again.0)() => self.find_known(name),
+            (found, _) => found,
+        }
+    }
+
+    /// `default` without an alias means the only model, where there is one only.
+    fn find_known(&self, name: &str) -> Result<Arc<Entry>, RegistryError> {
         let bare = untagged(name);
         let aliased = self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(&bare).cloned();
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);

@@ -61,7 +61,9 @@ impl Sampling {
         self.params().validate()
     }
 
-    fn over(self, lower: &Self) -> Self {
+    /// What this says, and where it says nothing, `lower`.
+    #[must_use]
+    pub fn over(self, lower: &Self) -> Self {
         Self {
             temperature: self.temperature.or(lower.temperature),
             top_k: self.top_k.or(lower.top_k),
@@ -90,6 +92,8 @@ pub struct GenerateDefaults {
     pub stop: Vec<String>,
     /// For conversations without a system turn.
     pub system: Option<String>,
+    /// Turns that stand before each conversation, behind its system turn.
+    pub messages: Vec<Message>,
 }
 
 impl GenerateDefaults {
@@ -111,12 +115,27 @@ impl GenerateDefaults {
         if spec.stop.is_empty() {
             spec.stop.clone_from(&self.stop);
         }
-        if let (Input::Messages(messages), Some(system)) = (&mut spec.input, &self.system)
-            && messages.iter().all(|message| message.role != Role::System)
-        {
-            messages.insert(0, Message::new(Role::System, system));
+        if let Input::Messages(messages) = &mut spec.input {
+            if let Some(system) = self.system.as_ref().filter(|_| messages.iter().all(|turn| turn.role != Role::System))
+            {
+                messages.insert(0, Message::new(Role::System, system));
+            }
+            let head = messages.iter().take_while(|turn| turn.role == Role::System).count();
+            messages.splice(head..head, self.messages.iter().cloned());
         }
         Cow::Owned(spec)
+    }
+
+    /// These, and where they say nothing, `lower`'s.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            sampling: self.sampling.over(&lower.sampling),
+            max_tokens: self.max_tokens.or(lower.max_tokens),
+            stop: if self.stop.is_empty() { lower.stop } else { self.stop },
+            system: self.system.or(lower.system),
+            messages: if self.messages.is_empty() { lower.messages } else { self.messages },
+        }
     }
 }
 
@@ -132,6 +151,7 @@ mod tests {
             max_tokens: Some(12),
             stop: vec!["END".into()],
             system: Some("Be brief.".into()),
+            messages: vec![Message::new(Role::User, "One?"), Message::new(Role::Assistant, "1")],
         }
     }
 
@@ -144,7 +164,21 @@ mod tests {
         assert_eq!((params.temperature, params.top_k, params.top_p), (0.25, 3, 0.95));
         assert_eq!((applied.max_tokens, applied.stop), (Some(12), vec!["END".to_owned()]));
         let Input::Messages(messages) = applied.input else { panic!("still messages") };
-        assert_eq!(messages, [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hi")]);
+        let turn = Message::new;
+        let before = [turn(Role::System, "Be brief."), turn(Role::User, "One?"), turn(Role::Assistant, "1")];
+        assert_eq!(messages, [&before[..], &[turn(Role::User, "Hi")]].concat());
+    }
+
+    #[test]
+    fn what_a_setting_says_goes_before_what_came_with_the_model() {
+        let upper = GenerateDefaults {
+            sampling: Sampling { top_k: Some(1), ..Sampling::default() },
+            system: Some("Rhyme.".into()),
+            ..GenerateDefaults::default()
+        };
+        let both = upper.over(defaults());
+        assert_eq!((both.sampling.top_k, both.sampling.temperature), (Some(1), Some(0.25)));
+        assert_eq!((both.system.as_deref(), both.max_tokens, both.messages.len()), (Some("Rhyme."), Some(12), 2));
     }
 
     #[test]
@@ -153,7 +187,10 @@ mod tests {
         let mut spec = GenerateSpec::new("m", Input::Messages(messages));
         spec.sampling = Sampling { temperature: Some(0.0), top_k: Some(1), ..Sampling::default() };
         (spec.max_tokens, spec.stop) = (Some(1), vec!["x".into()]);
-        assert_eq!(*defaults().apply(&spec), spec);
+        let applied = GenerateDefaults { messages: Vec::new(), ..defaults() }.apply(&spec).into_owned();
+        assert_eq!(applied, spec);
+        let Input::Messages(turns) = defaults().apply(&spec).into_owned().input else { panic!("still messages") };
+        assert_eq!((turns[0].content.as_str(), turns[1].content.as_str(), turns.len()), ("Rhyme.", "One?", 4));
         let raw = GenerateSpec::new("m", Input::Raw("Once".into()));
         assert_eq!(defaults().apply(&raw).input, raw.input, "a raw prompt is sent as it is");
     }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::api::{BadRequest, ErrorKind, anthropic, openai};
+use crate::library::pull::{PullError, StoreError};
 use crate::registry::{AdapterError, RegistryError};
 use crate::runner::RunnerError;
 
@@ -108,7 +109,8 @@ impl Envelope {
                 StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
             }
             ErrorKind::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::ModelFailed => StatusCode::BAD_GATEWAY,
+            ErrorKind::ModelFailed | ErrorKind::NotFetched => StatusCode::BAD_GATEWAY,
+            ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::NotServed => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -129,6 +131,37 @@ impl From<RegistryError> for ApiError {
                 ErrorKind::ModelFailed
             }
             RegistryError::Busy { .. } | RegistryError::Cancelled { .. } => ErrorKind::Overloaded,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<&PullError> for ApiError {
+    fn from(error: &PullError) -> Self {
+        let kind = match error {
+            PullError::BadSource { .. } => ErrorKind::BadRequest,
+            PullError::NotAllowed(_) => ErrorKind::Forbidden,
+            PullError::NotFound { .. } | PullError::NoSuchQuantization { .. } => ErrorKind::ModelNotFound,
+            PullError::Denied { .. }
+            | PullError::Server { .. }
+            | PullError::WrongDigest { .. }
+            | PullError::NotGguf { .. } => ErrorKind::NotFetched,
+            PullError::NoSpace { .. } => ErrorKind::NoSpace,
+            PullError::Disk { .. } => ErrorKind::Internal,
+            PullError::Store(error) => return error.into(),
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<&StoreError> for ApiError {
+    fn from(error: &StoreError) -> Self {
+        let kind = match error {
+            StoreError::NoSuchModel { .. } => ErrorKind::ModelNotFound,
+            StoreError::Ambiguous { .. } | StoreError::NoSuchBlob(_) => ErrorKind::BadRequest,
+            StoreError::NotOurs { .. } => ErrorKind::Forbidden,
+            StoreError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+            StoreError::Io { .. } | StoreError::Damaged { .. } => ErrorKind::Internal,
         };
         Self::new(kind, error.to_string())
     }

@@ -6,6 +6,7 @@ mod error;
 mod extract;
 mod ignored;
 mod metrics;
+mod models;
 mod openapi;
 mod responses_store;
 mod route;
@@ -22,9 +23,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+pub use models::SharedLive;
 pub use state::AppState;
 
-use crate::registry::Registry;
+use crate::library::pull::Allowed;
 
 use access::Access;
 
@@ -35,23 +37,25 @@ pub struct ServerConfig {
     pub max_body: usize,
     /// How long running generations may go on after the shutdown began.
     pub drain: Duration,
+    /// What clients may have it fetch.
+    pub pull: Allowed,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { max_body: 8 << 20, drain: Duration::from_secs(30) }
+        Self { max_body: 8 << 20, drain: Duration::from_secs(30), pull: Allowed::Known }
     }
 }
 
 /// Serves until `shutdown` completes, then lets what runs come to its end within the drain time.
 pub async fn run(
     listener: TcpListener,
-    registry: Arc<Registry>,
+    live: SharedLive,
     config: ServerConfig,
     access: Access,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (state, mut ends) = AppState::new(registry, config);
+    let (state, mut ends) = AppState::new(live, config);
     let phase = state.phase.clone();
     let router = access::protect(router::router(state), &Arc::new(access));
     let drain_over = shutdown::drain_over(shutdown, ends.phase, config.drain);

@@ -24,7 +24,7 @@ pub fn error_body(kind: ErrorKind, message: &str, request_id: Option<&str>) -> V
         ErrorKind::ModelNotFound | ErrorKind::NoSuchResponse | ErrorKind::NoSuchPath => "not_found_error",
         ErrorKind::BodyTooLarge => "request_too_large",
         ErrorKind::Overloaded => "overloaded_error",
-        ErrorKind::ModelFailed | ErrorKind::Internal => "api_error",
+        ErrorKind::ModelFailed | ErrorKind::NotFetched | ErrorKind::NoSpace | ErrorKind::Internal => "api_error",
     };
     // The class says as much.
     let message = message.strip_prefix("bad request: ").unwrap_or(message);

@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::shown;
 use crate::api::{BadRequest, from_value_noting_ignored, schema, written};
 use crate::gguf;
-use crate::library::{Capability, Facts};
+use crate::library::{Capability, Facts, OllamaLayers};
 use crate::registry::{ModelStatus, State};
 
 /// Names a model, and for `/api/pull` how to answer.
@@ -119,21 +120,27 @@ pub fn loaded(models: &[ModelStatus]) -> Value {
 const MODEL_INFO: &[&str] =
     &["embedding_length", "block_count", "attention.head_count", "attention.head_count_kv", "feed_forward_length"];
 
-/// `/api/show`: one model. `header` is that of its file.
+/// `/api/show`: one model. `header` is that of its file, `layers` what is kept with it.
 #[must_use]
-pub fn show(model: &ModelStatus, header: Option<&gguf::Header>) -> Value {
+pub fn show(model: &ModelStatus, header: Option<&gguf::Header>, layers: Option<&OllamaLayers>) -> Value {
     let facts = model.facts.as_ref();
     let from = model.path.as_deref().unwrap_or(&model.name);
-    json!({
-        "license": facts.and_then(|facts| facts.license.as_deref()).unwrap_or_default(),
-        "modelfile": format!("FROM {from}\n"),
-        "parameters": "",
-        "template": facts.and_then(|facts| facts.template.as_deref()).unwrap_or_default(),
+    let license = facts.and_then(|facts| facts.license.as_deref()).unwrap_or_default();
+    let template = facts.and_then(|facts| facts.template.as_deref()).unwrap_or_default();
+    let mut shown = json!({
+        "license": license,
+        "modelfile": shown::modelfile(from, layers),
+        "parameters": layers.map(|layers| shown::parameters(&layers.parameters)).unwrap_or_default(),
+        "template": template,
         "details": details(model),
         "model_info": model_info(model, header),
         "capabilities": capabilities(facts),
         "modified_at": modified_at(model),
-    })
+    });
+    if let Some(layers) = layers {
+        shown::add(layers, &mut shown);
+    }
+    shown
 }
 
 fn model_info(model: &ModelStatus, header: Option<&gguf::Header>) -> Map<String, Value> {
@@ -166,13 +173,6 @@ fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
         Capability::Chat | Capability::Vision => None,
     };
     facts.capabilities.iter().filter_map(word).collect()
-}
-
-/// `/api/pull` of a model that is there: nothing is left to do, and clients wait for the last word. A value a line.
-#[must_use]
-pub fn pulled(streams: bool) -> Vec<Value> {
-    let success = json!({ "status": "success" });
-    if streams { vec![json!({ "status": "pulling manifest" }), success] } else { vec![success] }
 }
 
 /// Ollama's names have a tag, and Open WebUI finds no model without one.
@@ -268,7 +268,7 @@ mod tests {
         let file = Some(path.display().to_string());
         let facts = Facts { parameters: 134_515_008, ..Facts::of(&header) };
         let model = ModelStatus { facts: Some(facts), ..status(file.clone()) };
-        let shown = show(&model, Some(&header));
+        let shown = show(&model, Some(&header), None);
         assert_eq!((&shown["template"], &shown["license"]), (&json!("{% if tools %}"), &json!("mit")));
         assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
         let info = &shown["model_info"];
@@ -285,7 +285,7 @@ mod tests {
         writer.write(&path).expect("written");
         let header = Header::open(&path).expect("a header");
         let model = ModelStatus { facts: Some(Facts::of(&header)), ..status(file) };
-        assert_eq!(show(&model, Some(&header))["capabilities"], json!(["embedding"]));
+        assert_eq!(show(&model, Some(&header), None)["capabilities"], json!(["embedding"]));
     }
 
     #[test]

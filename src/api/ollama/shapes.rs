@@ -91,6 +91,11 @@ pub struct Shown {
     pub modelfile: String,
     pub parameters: String,
     pub template: String,
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Turns that stand before each conversation.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Value>>,
     pub details: Details,
     /// By the keys of the file's header.
     pub model_info: Map<String, Value>,
@@ -98,9 +103,18 @@ pub struct Shown {
     pub modified_at: String,
 }
 
-/// How far fetching a model is.
+/// How far fetching or making a model is. The last status is `success`.
 #[derive(JsonSchema)]
 #[schemars(rename = "ollama.Progress")]
 pub struct Progress {
     pub status: String,
+    /// Of the file that is fetched.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Bytes.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Bytes.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub completed: Option<u64>,
 }

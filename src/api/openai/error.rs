@@ -21,6 +21,8 @@ pub fn error_body(kind: ErrorKind, message: &str) -> Value {
         ErrorKind::BodyTooLarge => ("invalid_request_error", Some("request_too_large")),
         ErrorKind::Overloaded => ("server_error", Some("overloaded")),
         ErrorKind::ModelFailed => ("server_error", Some("model_failed")),
+        ErrorKind::NotFetched => ("server_error", Some("not_fetched")),
+        ErrorKind::NoSpace => ("server_error", Some("no_space")),
         ErrorKind::NotServed => ("invalid_request_error", Some("not_served")),
         ErrorKind::Internal => ("server_error", None),
     };

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +46,7 @@ impl Digest {
         }
     }
 
-    fn from_hash(hash: Sha256) -> Self {
+    pub(super) fn from_hash(hash: Sha256) -> Self {
         Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
@@ -68,20 +67,14 @@ impl Digest {
     pub fn file_name(&self) -> String {
         format!("sha256-{}", self.0)
     }
-
-    /// Reads [`Digest::file_name`] back.
-    #[must_use]
-    pub fn from_file_name(path: &Path) -> Option<Self> {
-        path.file_name()?.to_str()?.strip_prefix("sha256-")?.parse().ok()
-    }
 }
 
 impl FromStr for Digest {
     type Err = NotADigest;
 
-    /// `sha256:` may be left out.
+    /// `sha256:`, or `sha256-` as in the names of files, may be left out.
     fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let hex = text.strip_prefix("sha256:").or_else(|| text.strip_prefix("sha256-")).unwrap_or(text);
         if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             Ok(Self(hex.to_ascii_lowercase()))
         } else {
@@ -118,8 +111,6 @@ impl fmt::Debug for Digest {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::Digest;
 
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -128,7 +119,7 @@ mod tests {
     fn digests_are_those_of_the_standard_and_survive_their_file_name() {
         let digest = Digest::of(b"");
         assert_eq!(digest.to_string(), format!("sha256:{EMPTY}"));
-        assert_eq!(Digest::from_file_name(Path::new(&digest.file_name())), Some(digest.clone()));
+        assert_eq!(digest.file_name().parse(), Ok(digest.clone()));
         assert_eq!(EMPTY.to_uppercase().parse::<Digest>(), Ok(digest));
     }
 

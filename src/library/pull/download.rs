@@ -342,7 +342,9 @@ impl Transfer<'_> {
                 return Ok(match chunk {
                     Ok(_) => ENDED.into(),
                     Err(error) => match failed(&error) {
-                        Failure::Passing { reason, .. } | Failure::Refused { reason, .. } => reason,
+                        Failure::Passing { reason, .. }
+                        | Failure::Refused { reason, .. }
+                        | Failure::Final { reason } => reason,
                     },
                 });
             }
@@ -385,7 +387,7 @@ impl Transfer<'_> {
                     (reason, Some(Duration::ZERO))
                 }
                 Failure::Passing { reason, after } => (reason, after),
-                refused @ Failure::Refused { .. } => return Err(self.gave_up(refused).into()),
+                last @ (Failure::Refused { .. } | Failure::Final { .. }) => return Err(self.gave_up(last).into()),
             };
             if !patience.wait(&reason, after, self.way.report).await {
                 return Err(self.gave_up(Failure::Passing { reason, after }).into());

@@ -8,6 +8,8 @@ use super::digest::Digest;
 pub enum PullError {
     #[error("{asked:?} cannot be fetched: {why}")]
     BadSource { asked: String, why: String },
+    #[error("{0}")]
+    NotAllowed(String),
     #[error("{what} not found: {advice}")]
     NotFound { what: String, advice: String },
     #[error("{what} is not given out ({status}): {advice}")]

@@ -30,6 +30,8 @@ pub(super) enum Failure {
     Passing { reason: String, after: Option<Duration> },
     /// The server's last word.
     Refused { status: StatusCode, reason: String },
+    /// Nothing that the server said, and nothing that another try would change.
+    Final { reason: String },
 }
 
 /// What is asked for.
@@ -195,11 +197,15 @@ async fn reason(response: Response) -> String {
 }
 
 pub(super) fn failed(error: &reqwest::Error) -> Failure {
+    let reason = chain(error);
     if error.is_redirect() || error.is_builder() {
-        let status = error.status().unwrap_or(StatusCode::BAD_GATEWAY);
-        return Failure::Refused { status, reason: chain(error) };
+        return Failure::Final { reason };
     }
-    Failure::Passing { reason: chain(error), after: None }
+    if reason.contains("invalid peer certificate") {
+        let advice = "where an authority of your own signs, name its file with SSL_CERT_FILE";
+        return Failure::Final { reason: format!("{reason}; {advice}") };
+    }
+    Failure::Passing { reason, after: None }
 }
 
 /// An error with its causes and without its address, which may hold a signature.
@@ -233,6 +239,7 @@ impl Failure {
             Self::Passing { reason, .. } => {
                 format!("{reason}; given up after several tries, the next pull goes on from here")
             }
+            Self::Final { reason } => reason,
             Self::Refused { status, reason } if reason.starts_with(status.as_str()) => reason,
             Self::Refused { status, reason } => format!("{status}: {reason}"),
         };

@@ -1,17 +1,51 @@
-//! Manifests of the store, in the form that Ollama reads and writes.
+//! Manifests of shimmy's store and of Ollama's, which have the same form.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::digest::Digest;
 use crate::gguf;
-use crate::library::{Facts, LayerKind};
+use crate::library::Facts;
 
 pub const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER_TYPE: &str = "application/vnd.ollama.image.";
 /// Where a manifest says what it was fetched from.
 const SOURCE: &str = "shimmy.source";
+/// Manifests and layers of text are small; whatever is larger is none.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
+/// A model in shards has a layer for each.
+const MAX_LAYERS: usize = 4096;
+
+/// What a layer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerKind {
+    Model,
+    Projector,
+    Adapter,
+    Template,
+    System,
+    Parameters,
+    Messages,
+    License,
+    /// One that shimmy has no use for.
+    Other,
+}
+
+const KINDS: [LayerKind; 8] = [
+    LayerKind::Model,
+    LayerKind::Projector,
+    LayerKind::Adapter,
+    LayerKind::Template,
+    LayerKind::System,
+    LayerKind::Parameters,
+    LayerKind::Messages,
+    LayerKind::License,
+];
 
 /// The end of a layer's media type. Ollama has more kinds, which are kept as they are.
 fn word(kind: LayerKind) -> &'static str {
@@ -34,6 +68,7 @@ pub struct Layer {
     #[serde(rename = "mediaType")]
     pub media_type: String,
     pub digest: Digest,
+    #[serde(default)]
     pub size: u64,
 }
 
@@ -44,19 +79,22 @@ impl Layer {
     }
 
     #[must_use]
-    pub fn is(&self, kind: LayerKind) -> bool {
-        self.media_type.strip_prefix(LAYER_TYPE) == Some(word(kind))
+    pub fn kind(&self) -> LayerKind {
+        let end = self.media_type.strip_prefix(LAYER_TYPE);
+        KINDS.into_iter().find(|kind| end == Some(word(*kind))).unwrap_or(LayerKind::Other)
     }
 }
 
 /// The blobs of one model. Several model layers are the shards of one, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    #[serde(rename = "schemaVersion")]
+    #[serde(default, rename = "schemaVersion")]
     schema_version: u32,
-    #[serde(rename = "mediaType")]
+    #[serde(default, rename = "mediaType")]
     media_type: String,
-    pub config: Layer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Layer>,
+    #[serde(default)]
     pub layers: Vec<Layer>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     annotations: Map<String, Value>,
@@ -66,7 +104,23 @@ impl Manifest {
     #[must_use]
     pub fn new(config: Layer, layers: Vec<Layer>, source: Option<&str>) -> Self {
         let annotations = source.map(|source| (SOURCE.to_owned(), Value::from(source))).into_iter().collect();
-        Self { schema_version: 2, media_type: MANIFEST_TYPE.into(), config, layers, annotations }
+        Self { schema_version: 2, media_type: MANIFEST_TYPE.into(), config: Some(config), layers, annotations }
+    }
+
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| format!("is no manifest: {error}"))?;
+        if manifest.layers.len() > MAX_LAYERS {
+            return Err(format!("names {} layers; at most {MAX_LAYERS} are possible", manifest.layers.len()));
+        }
+        Ok(manifest)
+    }
+
+    /// # Errors
+    /// What is wrong with the file, in words.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        Self::parse(&small_file(path)?)
     }
 
     /// What it was fetched from, where that is known.
@@ -76,12 +130,12 @@ impl Manifest {
     }
 
     pub fn of_kind(&self, kind: LayerKind) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().filter(move |layer| layer.is(kind))
+        self.layers.iter().filter(move |layer| layer.kind() == kind)
     }
 
     /// All blobs, that of the configuration among them.
     pub fn blobs(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().chain([&self.config])
+        self.layers.iter().chain(&self.config)
     }
 
     /// Bytes of all blobs.
@@ -113,4 +167,49 @@ pub fn config(header: &gguf::Header, layers: &[Layer]) -> Vec<u8> {
 #[must_use]
 pub fn config_layer(config: &[u8]) -> Layer {
     Layer { media_type: CONFIG_TYPE.into(), digest: Digest::of(config), size: config.len() as u64 }
+}
+
+/// A manifest, or a layer of text.
+pub(in crate::library) fn small_file(path: &Path) -> Result<Vec<u8>, String> {
+    let fail = |error: std::io::Error| format!("cannot be read: {}: {error}", path.display());
+    let mut bytes = Vec::new();
+    File::open(path).map_err(fail)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("{} is longer than {MAX_BYTES} bytes", path.display()));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{LayerKind, Manifest};
+
+    fn manifest(digest: &str) -> Vec<u8> {
+        json!({ "layers": [{ "mediaType": "application/vnd.ollama.image.params", "digest": digest }] })
+            .to_string()
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_digest_cannot_lead_out_of_the_store() {
+        let short = "0".repeat(63);
+        for digest in ["sha256:../../../etc/passwd", "sha256:", "md5:00", "sha256:zz", &short] {
+            let refused = Manifest::parse(&manifest(digest)).expect_err("no digest");
+            assert!(refused.contains("is not a SHA-256 digest"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn digests_are_those_of_files_however_they_are_written() {
+        for digest in [format!("sha256:{}", "AB".repeat(32)), format!("sha256-{}", "ab".repeat(32))] {
+            let read = Manifest::parse(&manifest(&digest)).expect("layers");
+            assert_eq!(read.layers[0].kind(), LayerKind::Parameters);
+            assert_eq!(read.layers[0].digest.file_name(), format!("sha256-{}", "ab".repeat(32)));
+        }
+        assert!(Manifest::parse(b"{").is_err() && Manifest::parse(b"{}").is_ok_and(|read| read.layers.is_empty()));
+        let many = json!({ "layers": vec![json!({ "mediaType": "x", "digest": "0".repeat(64) }); 5000] }).to_string();
+        assert!(Manifest::parse(many.as_bytes()).expect_err("too many").contains("5000 layers"));
+    }
 }

@@ -1,11 +1,13 @@
 //! Fetches models from the hub, from Ollama's registry and from plain addresses, and keeps them in shimmy's own store.
 
+mod allowed;
 mod digest;
 mod download;
 mod error;
 mod http;
 mod hub;
-mod manifest;
+mod make;
+pub(super) mod manifest;
 mod model_name;
 mod ollama;
 mod partial;
@@ -15,20 +17,23 @@ mod ranges;
 mod settings;
 mod source;
 mod store;
+mod upload;
 mod web;
 
 use std::path::PathBuf;
 
+pub use allowed::Allowed;
 pub use digest::{Digest, NotADigest};
 pub use error::PullError;
-pub use manifest::{Layer, Manifest};
+pub use make::{Made, Recipe, make};
+pub use manifest::{Layer, LayerKind, Manifest};
 pub use model_name::{ModelName, NotAName};
 pub use progress::{Event, Report};
 pub use settings::{MAX_CONNECTIONS, Settings};
 pub use source::{HubSource, Source};
 pub use store::{Removed, Store, StoreError};
+pub use upload::Upload;
 
-use super::LayerKind;
 use crate::gguf;
 use download::{Wanted, Way};
 use http::Http;

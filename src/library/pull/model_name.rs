@@ -1,7 +1,7 @@
 //! Names of models in the store: `HOST/NAMESPACE/MODEL:TAG`, of which the first two have defaults.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The host that a name without one belongs to.
@@ -52,6 +52,14 @@ impl ModelName {
         [&self.host, &self.namespace, &self.model, &self.tag].iter().collect()
     }
 
+    /// Reads [`ModelName::path`] back.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<Self> {
+        let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+        let [host, namespace, model, tag] = parts.as_slice() else { return None };
+        Self::new(host, namespace, model, tag).ok()
+    }
+
     /// With everything that may be left out.
     #[must_use]
     pub fn full(&self) -> String {
@@ -69,8 +77,10 @@ impl ModelName {
         let short = self.to_string();
         let Self { namespace, model, tag, .. } = self;
         let middle = format!("{namespace}/{model}:{tag}").to_lowercase();
+        // As one is listed whose short name another model has.
+        let apart = format!("{}/{short}", self.host.to_lowercase());
         let full = self.full().to_lowercase();
-        [short, middle, full].contains(&asked)
+        [short, middle, apart, full].contains(&asked)
     }
 }
 
@@ -146,6 +156,7 @@ mod tests {
         ] {
             let name: ModelName = text.parse().expect(text);
             assert_eq!(name.path().to_str(), Some(path));
+            assert_eq!(ModelName::at(&name.path()), Some(name.clone()));
             assert_eq!(name.to_string(), shown);
             assert!(name.answers_to(text) && name.answers_to(shown), "{text}");
         }
@@ -154,7 +165,13 @@ mod tests {
     #[test]
     fn a_name_is_answered_to_with_and_without_what_is_usual() {
         let name: ModelName = "llama3".parse().expect("a name");
-        for asked in ["llama3", "LLAMA3:latest", "library/llama3", "registry.ollama.ai/library/llama3:latest"] {
+        for asked in [
+            "llama3",
+            "LLAMA3:latest",
+            "library/llama3",
+            "registry.ollama.ai/library/llama3:latest",
+            "registry.ollama.ai/llama3:latest",
+        ] {
             assert!(name.answers_to(asked), "{asked}");
         }
         for asked in ["llama3:8b", "me/llama3", "hf.co/library/llama3", ""] {

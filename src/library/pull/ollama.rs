@@ -43,13 +43,11 @@ pub(super) async fn resolve(way: Way<'_>, name: &ModelName) -> Result<OllamaMode
     let got = way.http.small(&ask, MAX_MANIFEST, way.report).await;
     let (_, text) = got.map_err(|failure| refused(name, &url, failure))?;
     let wrong = |reason: String| PullError::Server { url: shown(&url), reason };
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| wrong(format!("the manifest cannot be read: {error}")))?;
+    let manifest = Manifest::parse(&text).map_err(|what| wrong(format!("its answer {what}")))?;
     if manifest.of_kind(LayerKind::Model).next().is_none() {
         return Err(wrong("this model has no weights in GGUF; choose another tag".into()));
     }
-    let is_gguf =
-        |layer: &Layer| [LayerKind::Model, LayerKind::Projector, LayerKind::Adapter].iter().any(|kind| layer.is(*kind));
+    let is_gguf = |layer: &Layer| matches!(layer.kind(), LayerKind::Model | LayerKind::Projector | LayerKind::Adapter);
     if let Some(large) = manifest.blobs().find(|layer| !is_gguf(layer) && layer.size > MAX_SMALL) {
         return Err(wrong(format!("{} has {} bytes, too many for {}", large.digest, large.size, large.media_type)));
     }

@@ -35,6 +35,28 @@ pub(super) struct Partial {
     note: PathBuf,
     file: Arc<File>,
     state: Mutex<State>,
+    /// What the note says; nothing where there is to be none.
+    noted: Mutex<Option<State>>,
+}
+
+/// A pull that is given up keeps what it has. The lock goes with the last hold of the file, after that.
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let state = self.state();
+        let noted = self.noted.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if noted.is_some_and(|noted| noted != state) {
+            let (file, note) = (Arc::clone(&self.file), self.note.clone());
+            runtime.spawn_blocking(move || write_note(&file, &note, &state));
+        }
+    }
+}
+
+fn write_note(file: &File, note: &Path, state: &State) -> Result<(), PullError> {
+    let text = serde_json::to_vec(state).map_err(|error| disk(note)(error.into()))?;
+    // What cannot be flushed is a device, and has no bytes to lose.
+    let _ = file.sync_data();
+    Ok(store::write_file(note, &text)?)
 }
 
 impl Partial {
@@ -77,8 +99,9 @@ impl Partial {
         let read: State = fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         // The note is written after the bytes; a file that is shorter than it says was cut by something else.
         let is_there = file.metadata().is_ok_and(|meta| meta.len() >= read.done.end());
-        let state = Mutex::new(if is_there { read } else { State::default() });
-        Self { path, note, file: Arc::new(file), state }
+        let state = if is_there { read } else { State::default() };
+        let noted = Mutex::new(Some(state.clone()));
+        Self { path, note, file: Arc::new(file), state: Mutex::new(state), noted }
     }
 
     pub fn path(&self) -> &Path {
@@ -130,15 +153,12 @@ impl Partial {
 
     /// Notes what is there. The bytes come first, so that after a power failure the note does not promise what is not there.
     pub async fn save(&self) -> Result<(), PullError> {
-        let text = serde_json::to_vec(&self.state()).map_err(|error| disk(&self.note)(error.into()))?;
-        let (file, note) = (Arc::clone(&self.file), self.note.clone());
-        let write = move || {
-            // What cannot be flushed is a device, and has no bytes to lose.
-            let _ = file.sync_data();
-            store::write_file(&note, &text)
-        };
-        let saved = tokio::task::spawn_blocking(write).await;
-        Ok(saved.map_err(|died| disk(&self.note)(io::Error::other(died)))??)
+        let state = self.state();
+        let (file, note, now) = (Arc::clone(&self.file), self.note.clone(), state.clone());
+        let saved = tokio::task::spawn_blocking(move || write_note(&file, &note, &now)).await;
+        saved.map_err(|died| disk(&self.note)(io::Error::other(died)))??;
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        Ok(())
     }
 
     /// Makes it the blob that it is.
@@ -151,6 +171,7 @@ impl Partial {
         store::sync_dir(&dir).map_err(disk(&dir))?;
         // Without its file it would be passed over.
         let _ = fs::remove_file(&self.note);
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 }
@@ -232,11 +253,11 @@ mod tests {
         partial.write(3, b"abc".to_vec()).await.expect("written");
         partial.change(|state| state.size = Some(9));
         partial.save().await.expect("saved");
-        // Not noted, and so to be fetched again.
+        // Not noted, which happens when it is let go.
         partial.write(7, b"x".to_vec()).await.expect("written");
         drop(partial);
         let again = open(&store).await.expect("there");
-        assert_eq!((again.covered(), again.state().done.missing(9)), (3, vec![0..3, 6..9]));
+        assert_eq!((again.covered(), again.state().done.missing(9)), (4, vec![0..3, 6..7, 8..9]));
         drop(again);
         std::fs::write(store.partial().join("key"), b"ab").expect("cut");
         assert_eq!(open(&store).await.expect("there").state(), State::default());
@@ -260,6 +281,8 @@ mod tests {
         let (second, ()) = tokio::join!(second, first);
         assert!(second.expect("no error").is_none(), "the other has finished it");
         open(&store).await.expect("a new one").write(0, b"abcd".to_vec()).await.expect("written");
+        // It is noted by then.
+        drop(open(&store).await);
         assert_eq!(remove_unfinished(&store).expect("read"), 4);
     }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::digest::Digest;
 use super::error::PullError;
+use crate::library::look::PROJECTOR_FORMATS;
+use crate::library::name::quantisation_of;
+use crate::library::shards::ShardName;
 
 /// A file of a hub's repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +50,11 @@ const PREFERRED: &[&str] = &[
     "Q3_K_S",
     "Q2_K",
     "F16",
+    "FP16",
     "BF16",
     "F32",
+    "FP32",
 ];
-/// A projector is small, and loses most by being quantised.
-const PREFERRED_PROJECTORS: &[&str] = &["F16", "BF16", "Q8_0", "F32"];
-
 /// A model in one file or several.
 #[derive(Clone, Debug)]
 struct Variant {
@@ -95,7 +97,8 @@ fn variants(files: &[&RepoFile]) -> Vec<Variant> {
     let mut found: BTreeMap<(String, u32), Variant> = BTreeMap::new();
     for file in files {
         let stem = &file.path[..file.path.len() - ".gguf".len()];
-        let (whole, number, total) = shard(stem).unwrap_or((stem, 1, 1));
+        let (whole, number, total) =
+            ShardName::parse(stem).map_or((stem, 1, 1), |name| (name.front, name.number, name.total));
         let variant = found.entry((whole.to_owned(), total)).or_insert_with(|| Variant {
             label: label(whole),
             stem: whole.to_owned(),
@@ -107,18 +110,9 @@ fn variants(files: &[&RepoFile]) -> Vec<Variant> {
     found.into_values().collect()
 }
 
-/// `a-00002-of-00004` is part 2 of 4 of `a`.
-fn shard(stem: &str) -> Option<(&str, u32, u32)> {
-    let (front, total) = stem.rsplit_once("-of-")?;
-    let (whole, number) = front.rsplit_once('-')?;
-    let read = |text: &str| if text.len() == 5 { text.parse::<u32>().ok() } else { None };
-    let (number, total) = (read(number)?, read(total)?);
-    (1..=total).contains(&number).then_some((whole, number, total))
-}
-
 /// What tells a file from the others of its repository. `path` is without extension, with or without a shard's number.
 pub(super) fn label_of_file(path: &str) -> String {
-    let whole = shard(path).map_or(path, |(whole, ..)| whole);
+    let whole = ShardName::parse(path).map_or(path, |name| name.front);
     label(whole).unwrap_or_else(|| file_name(whole).to_owned())
 }
 
@@ -129,20 +123,10 @@ pub(super) fn label(stem: &str) -> Option<String> {
 }
 
 fn label_of(name: &str) -> Option<String> {
-    let name = name.to_uppercase();
-    let start = name.rfind(['-', '.']).map_or(0, |at| at + 1);
-    if !is_quantization(&name[start..]) {
-        return None;
-    }
-    let dynamic = name[..start].ends_with("UD-");
-    Some(if dynamic { format!("UD-{}", &name[start..]) } else { name[start..].to_owned() })
-}
-
-fn is_quantization(tag: &str) -> bool {
-    let after_letters = tag.trim_start_matches(|c: char| c.is_ascii_alphabetic());
-    let letters = &tag[..tag.len() - after_letters.len()];
-    ["Q", "IQ", "TQ", "F", "BF", "MXFP", "NVFP"].contains(&letters)
-        && after_letters.starts_with(|c: char| c.is_ascii_digit())
+    let lower = name.to_lowercase();
+    let quantisation = quantisation_of(&lower)?.to_uppercase();
+    let is_dynamic = lower.strip_suffix(&quantisation.to_lowercase()).is_some_and(|front| front.ends_with("ud-"));
+    Some(if is_dynamic { format!("UD-{quantisation}") } else { quantisation })
 }
 
 fn file_name(path: &str) -> &str {
@@ -204,7 +188,7 @@ fn projector(projectors: &[&RepoFile]) -> Option<RepoFile> {
         let stem = |file: &RepoFile| file.path[..file.path.len() - ".gguf".len()].to_uppercase();
         projectors.iter().find(|file| stem(file).split(['-', '.', '_', '/']).any(|part| part == *wanted))
     };
-    let best = PREFERRED_PROJECTORS.iter().find_map(by_label).or(projectors.first());
+    let best = PROJECTOR_FORMATS.iter().find_map(by_label).or(projectors.first());
     best.map(|file| (*file).clone())
 }
 

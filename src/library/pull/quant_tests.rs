@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{RepoFile, choose, shard};
+use super::{RepoFile, choose};
 
 fn files(paths: &[&str]) -> Vec<RepoFile> {
     paths.iter().map(|path| RepoFile { path: (*path).into(), size: 1, digest: None }).collect()
@@ -25,6 +25,8 @@ fn a_quantisation_is_chosen_by_label_by_file_or_by_what_is_usual() {
     assert_eq!(chosen(PLAIN, Some("Q8_0")).expect("there").0, "Q8_0");
     assert_eq!(chosen(&["model.gguf"], None).expect("the only one").0, "model");
     assert_eq!(chosen(&["M-UD-Q4_K_XL.gguf", "M-F16.gguf"], None).expect("usual").0, "UD-Q4_K_XL");
+    assert_eq!(chosen(&["M-fp16.gguf", "M-IQ1_S.gguf"], None).expect("usual").0, "FP16");
+    assert_eq!(chosen(&["Q8_0.gguf", "Q2_K.gguf"], Some("q2_k")).expect("named after it alone").0, "Q2_K");
 }
 
 #[test]
@@ -45,6 +47,8 @@ fn all_shards_come_and_none_may_be_missing() {
     assert_eq!((label.as_str(), files.len()), ("Q4_K_M", 3));
     assert!(files.is_sorted());
     assert_eq!(chosen(paths, Some("M-00002-of-00003.gguf")).expect("by any of its files").1.len(), 3);
+    let shouted = &["M-Q8_0-00001-OF-00002.GGUF", "M-Q8_0-00002-OF-00002.GGUF"];
+    assert_eq!(chosen(shouted, None).expect("whole").1.len(), 2);
     let error = chosen(&paths[..2], None).expect_err("one is missing");
     assert!(error.contains("part 00003 of 3"), "{error}");
 }
@@ -64,12 +68,5 @@ proptest! {
         if let Ok((_, files, _)) = chosen(&listed, wanted.as_deref()) {
             prop_assert!(!files.is_empty() && files.iter().all(|file| paths.contains(file)));
         }
-    }
-
-    #[test]
-    fn shard_numbers_are_read_back(whole in "[a-z.-]{1,10}", total in 1..99_999u32, at in 0..99_999u32) {
-        let number = at % total + 1;
-        let stem = format!("{whole}-{number:05}-of-{total:05}");
-        prop_assert_eq!(shard(&stem), Some((whole.as_str(), number, total)));
     }
 }

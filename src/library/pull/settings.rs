@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::library::places::hub_home;
+
 /// The hub's public address; `HF_ENDPOINT` names a mirror.
 const HUB: &str = "https://huggingface.co";
 /// Ollama's public registry; `SHIMMY_OLLAMA_REGISTRY` names a mirror.
@@ -62,11 +64,8 @@ fn token() -> Option<String> {
     let usable = |token: String| Some(token.trim().to_owned()).filter(|token| !token.is_empty());
     let set = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|key| usable(env::var(key).ok()?));
     set.or_else(|| {
-        let path = env::var_os("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| {
-            let home = env::var_os("HF_HOME").map(PathBuf::from);
-            let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/huggingface")));
-            Some(home?.join("token"))
-        });
+        let told = env::var_os("HF_TOKEN_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let path = told.or_else(|| Some(hub_home()?.join("token")));
         usable(fs::read_to_string(path?).ok()?)
     })
 }

@@ -1,7 +1,9 @@
 //! Where a model is to be fetched from, as a user writes it.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
 use super::digest::Digest;
@@ -113,7 +115,9 @@ fn from_url(text: &str) -> Result<Source, String> {
 
 /// Pages and files of the hub: `/ORG/REPO`, `/ORG/REPO/tree/REVISION`, `/ORG/REPO/{blob,resolve}/REVISION/FILE`.
 fn hub_page(url: &Url) -> Result<HubSource, String> {
-    let parts: Vec<&str> = url.path().trim_matches('/').split('/').collect();
+    let decoded = |part| percent_decode_str(part).decode_utf8().map_err(|_| "its path is not UTF-8");
+    let parts: Vec<Cow<'_, str>> = url.path().trim_matches('/').split('/').map(decoded).collect::<Result<_, _>>()?;
+    let parts: Vec<&str> = parts.iter().map(Cow::as_ref).collect();
     let (repo, revision, wanted) = match parts.as_slice() {
         [org, repo] => (format!("{org}/{repo}"), MAIN, None),
         [org, repo, "tree", revision] => (format!("{org}/{repo}"), *revision, None),
@@ -163,6 +167,10 @@ mod tests {
             ("https://huggingface.co/Org/Repo/tree/dev", hub("Org/Repo", "dev", None)),
             ("https://hf.co/Org/Repo/blob/main/sub/a.Q4_0.gguf", hub("Org/Repo", "main", Some("a.Q4_0.gguf"))),
             ("https://hf.co/Org/Repo/resolve/main/a.gguf?download=true", hub("Org/Repo", "main", Some("a.gguf"))),
+            (
+                "https://hf.co/Org/Repo/blob/refs%2Fpr%2F1/my%20model.gguf",
+                hub("Org/Repo", "refs/pr/1", Some("my model.gguf")),
+            ),
             ("ollama:llama3:8b", Source::Ollama("llama3:8b".parse().expect("a name"))),
             ("llama3", Source::Ollama("llama3".parse().expect("a name"))),
         ] {

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use walkdir::WalkDir;
 
 use super::digest::Digest;
-use super::manifest::{Layer, Manifest};
+use super::manifest::{Layer, Manifest, small_file};
 use super::model_name::ModelName;
-use crate::library::LayerKind;
+use crate::library::{Found, LayerKind};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -25,6 +26,9 @@ pub enum StoreError {
     Ambiguous { asked: String, names: Vec<String> },
     #[error("blob {0} is not in the store")]
     NoSuchBlob(Digest),
+    /// Somebody else's.
+    #[error("{name} is not in shimmy's own folder: {} was found because of {because}; {advice}", .path.display())]
+    NotOurs { name: String, path: PathBuf, because: &'static str, advice: &'static str },
     #[error("{}: {what}", .path.display())]
     Damaged { path: PathBuf, what: String },
 }
@@ -123,7 +127,21 @@ impl Store {
                 link(&self.blob(&layer.digest), &self.shard(&first.digest, index + 1, shards.len()))?;
             }
         }
-        write_file(&self.manifest_path(name), text)
+        let path = self.manifest_path(&self.known_as(name));
+        let old = Manifest::read(&path).ok().filter(|old| old != manifest);
+        write_file(&path, text)?;
+        if let Some(Err(error)) = old.map(|old| self.remove_unused(&old)) {
+            // The model is there all the same.
+            tracing::warn!(%error, "what {name} was before could not be removed");
+        }
+        Ok(())
+    }
+
+    /// Names differ by more than case, also where file systems tell cases apart.
+    fn known_as(&self, name: &ModelName) -> ModelName {
+        let full = name.full();
+        let known = self.names().map(|(known, _)| known).find(|known| known.full().eq_ignore_ascii_case(&full));
+        known.unwrap_or_else(|| name.clone())
     }
 
     /// Puts a small blob into the store.
@@ -143,17 +161,40 @@ impl Store {
     /// All models that are whole enough to have a manifest that can be read.
     #[must_use]
     pub fn list(&self) -> Vec<(ModelName, Manifest)> {
+        self.names().filter_map(|(name, path)| Some((name, Manifest::read(&path).ok()?))).collect()
+    }
+
+    /// Names with the files of their manifests.
+    fn names(&self) -> impl Iterator<Item = (ModelName, PathBuf)> {
         let manifests = self.manifests();
         let walk = WalkDir::new(&manifests).min_depth(4).max_depth(4).sort_by_file_name();
-        let read = |entry: walkdir::DirEntry| {
-            let path = entry.path().strip_prefix(&manifests).ok()?;
-            let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
-            let [host, namespace, model, tag] = parts.as_slice() else { return None };
-            let name = ModelName::new(host, namespace, model, tag).ok()?;
-            let manifest = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
-            Some((name, manifest))
-        };
-        walk.into_iter().flatten().filter_map(read).collect()
+        walk.into_iter().flatten().filter_map(move |entry| {
+            let name = ModelName::at(entry.path().strip_prefix(&manifests).ok()?)?;
+            Some((name, entry.into_path()))
+        })
+    }
+
+    /// The name under which the store has a model that was found.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOurs`], with where it lies.
+    pub fn owned(&self, found: &Found) -> Result<ModelName, StoreError> {
+        let same = |dir: &Path, path: &Path| path.strip_prefix(dir).ok().and_then(ModelName::at);
+        let manifest = found.ollama.as_ref().map(|layers| &layers.manifest);
+        let name = manifest.and_then(|path| {
+            // A link may lead to the same folder.
+            let whole = || same(&self.manifests().canonicalize().ok()?, &path.canonicalize().ok()?);
+            same(&self.manifests(), path).or_else(whole)
+        });
+        name.ok_or_else(|| StoreError::NotOurs {
+            name: found.name.clone(),
+            path: found.path.clone(),
+            because: found.because,
+            advice: match manifest {
+                Some(_) => "`ollama rm` removes it, and `ollama cp` copies it",
+                None => "the file is yours, or another program's, to remove or to copy",
+            },
+        })
     }
 
     /// The model that a user means.
@@ -162,6 +203,9 @@ impl Store {
     /// Where there is none, or more than one.
     pub fn find(&self, asked: &str) -> Result<(ModelName, Manifest), StoreError> {
         let mut found: Vec<_> = self.list().into_iter().filter(|(name, _)| name.answers_to(asked)).collect();
+        if let Some(exact) = found.iter().position(|(name, _)| name.full() == asked) {
+            return Ok(found.swap_remove(exact));
+        }
         match (found.pop(), found.is_empty()) {
             (Some(one), true) => Ok(one),
             (None, _) => Err(StoreError::NoSuchModel { asked: asked.into(), root: self.root.clone() }),
@@ -176,7 +220,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, name: &ModelName) -> Option<Manifest> {
-        serde_json::from_slice(&fs::read(self.manifest_path(name)).ok()?).ok()
+        Manifest::read(&self.manifest_path(&self.known_as(name))).ok()
     }
 
     /// Gives a model a second name. No byte of it is copied.
@@ -186,7 +230,7 @@ impl Store {
     pub fn copy(&self, from: &str, to: &ModelName) -> Result<(), StoreError> {
         let (name, manifest) = self.find(from)?;
         let path = self.manifest_path(&name);
-        let text = fs::read(&path).map_err(at(&path))?;
+        let text = small_file(&path).map_err(|what| StoreError::Damaged { path, what })?;
         self.write_bytes(to, &manifest, &text)
     }
 
@@ -195,6 +239,8 @@ impl Store {
     /// # Errors
     /// As [`Store::find`], and where something cannot be removed.
     pub fn remove(&self, asked: &str) -> Result<Removed, StoreError> {
+        // No folder is made for a model that is not there.
+        self.find(asked)?;
         let _lock = self.lock()?;
         let (name, manifest) = self.find(asked)?;
         let path = self.manifest_path(&name);
@@ -226,6 +272,37 @@ impl Store {
             let path = self.blob(&layer.digest);
             ignore_missing(fs::remove_file(&path)).map_err(at(&path))?;
             freed += layer.size;
+        }
+        Ok(freed)
+    }
+
+    /// Removes the blobs that no manifest names and that nobody touched for a while, in which a model may be about to name
+    /// them. Returns how many bytes that frees.
+    ///
+    /// # Errors
+    /// Where something cannot be read or removed.
+    pub fn remove_orphans(&self, untouched: Duration) -> Result<u64, StoreError> {
+        let dir = self.root.join("blobs");
+        if !dir.is_dir() {
+            return Ok(0);
+        }
+        let _lock = self.lock()?;
+        // A manifest that cannot be read names blobs that we do not know of.
+        for (_, path) in self.names() {
+            Manifest::read(&path).map_err(|what| StoreError::Damaged { path, what })?;
+        }
+        let used: HashSet<Digest> =
+            self.list().iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| layer.digest.clone()).collect();
+        let mut freed = 0;
+        for entry in fs::read_dir(&dir).map_err(at(&dir))? {
+            let path = entry.map_err(at(&dir))?.path();
+            let digest = path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
+            let Ok(meta) = path.metadata() else { continue };
+            let old = meta.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= untouched));
+            if old && digest.is_some_and(|digest| !used.contains(&digest)) {
+                fs::remove_file(&path).map_err(at(&path))?;
+                freed += meta.len();
+            }
         }
         Ok(freed)
     }

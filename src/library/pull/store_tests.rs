@@ -1,6 +1,7 @@
 //! What the store keeps, shares and lets go.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Store, StoreError};
 use crate::library::LayerKind;
@@ -69,6 +70,29 @@ fn a_model_whose_blob_is_missing_is_not_written() {
     let error = store.write(&"b".parse().expect("a name"), &manifest).expect_err("not whole");
     assert!(matches!(error, StoreError::NoSuchBlob(digest) if digest == manifest.layers[0].digest));
     assert_eq!(store.list().len(), 1);
+}
+
+#[test]
+fn names_differ_by_more_than_case() {
+    let (_dir, store) = store();
+    add(&store, "Mine", &["one"]);
+    let second = add(&store, "mine", &["two"]);
+    assert_eq!(store.list().len(), 1);
+    assert_eq!(store.find("MINE").expect("there").1, second);
+    assert_eq!(files(&store.root().join("blobs")), 3, "what it was before is gone");
+    assert!(store.get(&"mine:latest".parse().expect("a name")).is_some());
+}
+
+#[test]
+fn blobs_that_nobody_names_go_and_new_ones_may_still_be_named() {
+    let (_dir, store) = store();
+    let manifest = add(&store, "a", &["weights"]);
+    let orphan = store.add_blob(LayerKind::Model, b"left over").expect("written");
+    assert_eq!(store.remove_orphans(Duration::from_secs(3600)).expect("read"), 0);
+    assert_eq!(store.remove_orphans(Duration::ZERO).expect("removed"), orphan.size);
+    assert!(manifest.blobs().all(|layer| store.has(&layer.digest)) && !store.has(&orphan.digest));
+    std::fs::write(store.root().join("manifests/registry.ollama.ai/library/a/damaged"), "{").expect("written");
+    assert!(store.remove_orphans(Duration::ZERO).is_err(), "it may name any of them");
 }
 
 #[test]

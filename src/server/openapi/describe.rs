@@ -180,12 +180,16 @@ fn reason(kind: ErrorKind) -> &'static str {
         ErrorKind::NoSuchResponse => "There is no such response, or none any more",
         ErrorKind::NoPreviousResponse => "The response to go on from is not kept",
         ErrorKind::NoKey => "No key was sent, or a wrong one",
-        ErrorKind::Forbidden => "The host or the page is not one of those that may ask",
+        ErrorKind::Forbidden => {
+            "The host or the page is not one of those that may ask, or it is not the server's to do"
+        }
         ErrorKind::NoSuchPath => "There is no such path",
         ErrorKind::WrongMethod => "The path does not take this method",
         ErrorKind::BodyTooLarge => "The body is too large",
         ErrorKind::Overloaded => "Too many requests wait; try again later",
         ErrorKind::ModelFailed => "The model could not be loaded, or failed",
+        ErrorKind::NotFetched => "The registry or hub did not give it",
+        ErrorKind::NoSpace => "There is no space left on the server's disk",
         ErrorKind::NotServed => "This version does not do that",
         ErrorKind::Internal => "The server failed; its log has the reason",
     }

@@ -186,7 +186,7 @@ pub(super) async fn wanted<T: Send + 'static>(
 }
 
 /// Runs `work` off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::server) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {

@@ -22,8 +22,8 @@ use crate::server::state::AppState;
 /// Between two looks at how far a load is.
 const TICK: Duration = Duration::from_millis(100);
 
-pub(in crate::server) async fn list(State(state): State<AppState>) -> Json<Value> {
-    Json(json!({ "models": state.registry.list() }))
+pub(in crate::server) async fn list(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "models": state.models.list().await? })))
 }
 
 pub(in crate::server) async fn load(
@@ -36,7 +36,8 @@ pub(in crate::server) async fn load(
     let ignored = Ignored::new(&request.ignored);
     let response = if request.stream {
         // A name that nobody knows still has its own status.
-        state.registry.status(&name)?;
+        let (registry, asked) = (Arc::clone(&state.registry), name.clone());
+        blocking(move || registry.status(&asked).map_err(ApiError::from)).await?;
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         events(state, name, request.keep_alive, EventFormat::accepted(accept))
     } else {

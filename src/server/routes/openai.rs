@@ -114,14 +114,14 @@ async fn told(
 }
 
 /// All models, each followed by its pairs with an adapter, as requests name them.
-fn with_pairs(registry: &Registry) -> Vec<ModelStatus> {
+fn with_pairs(registry: &Registry, listed: Vec<ModelStatus>) -> Vec<ModelStatus> {
     let adapters = registry.adapters(None).unwrap_or_default();
     let pairs = |base: ModelStatus| {
         let own = adapters.iter().filter(|adapter| adapter.model == base.name);
         let pairs: Vec<ModelStatus> = own.map(|adapter| pair(&base, adapter)).collect();
         std::iter::once(base).chain(pairs)
     };
-    registry.list().into_iter().flat_map(pairs).collect()
+    listed.into_iter().flat_map(pairs).collect()
 }
 
 fn pair(base: &ModelStatus, adapter: &AdapterStatus) -> ModelStatus {
@@ -143,10 +143,13 @@ fn status_of(registry: &Registry, id: &str) -> Result<ModelStatus, ApiError> {
     Ok(status)
 }
 
-pub(in crate::server) async fn models(State(state): State<AppState>, headers: HeaderMap) -> Json<serde_json::Value> {
-    let found = with_pairs(&state.registry);
+pub(in crate::server) async fn models(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let found = with_pairs(&state.registry, state.models.list().await?);
     let models = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::models } else { openai::models };
-    Json(models(&found))
+    Ok(Json(models(&found)))
 }
 
 pub(in crate::server) async fn model(

@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use crate::api::ErrorKind;
 use crate::api::ollama::shapes::{ErrorBody, LoadedModels, Progress, Shown, Tags, Version};
 use crate::api::ollama::{
-    ChatAnswer, ChatRequest, CopyRequest, EmbedBody, EmbedRequest, EmbeddingsBody, EmbeddingsRequest, GenerateAnswer,
-    GenerateRequest, ModelRequest,
+    ChatAnswer, ChatRequest, CopyRequest, CreateRequest, EmbedBody, EmbedRequest, EmbeddingsBody, EmbeddingsRequest,
+    GenerateAnswer, GenerateRequest, ModelRequest,
 };
 use crate::server::openapi::{COMPUTING, Either};
 use crate::server::route::{Route, Table, delete, get, head, post};
@@ -31,7 +31,6 @@ pub(super) fn table_below() -> Table {
 }
 
 fn routes() -> Vec<Route> {
-    let not_served = [ErrorKind::NotServed];
     vec![
         get("/", ollama::is_running, "Tell that a server is here").text("text/plain"),
         get("/api/version", ollama::version, "Tell the version").answers::<Version>(),
@@ -55,22 +54,45 @@ fn routes() -> Vec<Route> {
             .answers::<Shown>()
             .fails(&[ErrorKind::ModelNotFound]),
         post("/api/pull", ollama::pull, "Fetch a model")
+            .about(
+                "From Ollama's registry (`name:tag`) or the hub (`hf.co/org/repo:quantization`). Two that ask for one model share it; \
+                 when the last of them leaves, it stops, and the next one goes on from there.",
+            )
             .takes::<ModelRequest>()
             .answers::<Progress>()
-            .lines::<Progress>()
-            .fails(&not_served),
+            .lines::<Either<Progress, ErrorBody>>()
+            .fails(&[
+                ErrorKind::ModelNotFound,
+                ErrorKind::NotFetched,
+                ErrorKind::NoSpace,
+                ErrorKind::Overloaded,
+            ]),
         post("/api/copy", ollama::copy, "Give a model another name")
             .takes::<CopyRequest>()
             .nothing(StatusCode::OK, "Done")
-            .fails(&[ErrorKind::ModelNotFound]),
-        delete("/api/delete", ollama::delete, "Delete a copy")
+            .fails(&[ErrorKind::ModelNotFound, ErrorKind::NoSpace]),
+        delete("/api/delete", ollama::delete, "Delete a model of shimmy's own folder, or a name")
             .takes::<ModelRequest>()
             .nothing(StatusCode::OK, "Done")
-            .fails(&[ErrorKind::ModelNotFound, ErrorKind::NotServed]),
-        post("/api/create", ollama::not_served, "Make a model out of others").fails(&not_served),
-        post("/api/push", ollama::not_served, "Publish a model").fails(&not_served),
-        head("/api/blobs/{digest}", ollama::no_blob, "Ask whether a blob is there")
-            .nothing(StatusCode::NOT_FOUND, "There is no such blob"),
-        post("/api/blobs/{digest}", ollama::no_blob, "Send a blob").fails(&not_served),
+            .fails(&[ErrorKind::ModelNotFound]),
+        post("/api/create", ollama::create, "Make a model out of another one, or of files")
+            .takes::<CreateRequest>()
+            .answers::<Progress>()
+            .lines::<Either<Progress, ErrorBody>>()
+            .fails(&[
+                ErrorKind::ModelNotFound,
+                ErrorKind::NotFetched,
+                ErrorKind::NoSpace,
+                ErrorKind::Overloaded,
+            ]),
+        post("/api/push", ollama::push, "Publish a model").fails(&[ErrorKind::NotServed]),
+        head("/api/blobs/{digest}", ollama::has_blob, "Ask whether a blob is there")
+            .nothing(StatusCode::OK, "It is there")
+            .nothing(StatusCode::NOT_FOUND, "It is not there"),
+        post("/api/blobs/{digest}", ollama::add_blob, "Send a blob")
+            .about("The body is the file; its SHA-256 must be the path's.")
+            .nothing(StatusCode::OK, "It was there already")
+            .nothing(StatusCode::CREATED, "It is there now")
+            .fails(&[ErrorKind::NoSpace]),
     ]
 }

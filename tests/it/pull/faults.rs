@@ -172,7 +172,7 @@ fn names_that_a_server_sends_do_not_lead_out_of_the_store() {
     let root = dir.path().join("deep/store");
     let bytes = model(1, 1);
     let mut manifest = fake.ollama("library/evil", "latest", &[("model", &bytes)]);
-    for digest in ["sha256:../../../../evil", "../evil", "sha256:", &format!("sha256-{}", Digest::of(&bytes).hex())] {
+    for digest in ["sha256:../../../../evil", "../evil", "sha256:", &format!("sha512-{}", Digest::of(&bytes).hex())] {
         manifest["layers"][0]["digest"] = json!(digest);
         fake.page("/v2/library/evil/manifests/latest", 200, manifest.clone());
         let error = fetch("evil", &settings(&root, &fake)).unwrap_err().to_string();

@@ -1,9 +1,14 @@
 //! Fetching models, from a server of our own that speaks the hub's and Ollama's protocols.
 
+mod create;
 mod faults;
 mod kill;
+mod own;
+mod serve;
 mod server;
 mod sources;
+#[cfg(target_os = "linux")]
+mod ways;
 
 use std::path::Path;
 use std::sync::Mutex;

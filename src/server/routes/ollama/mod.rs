@@ -1,15 +1,19 @@
 //! Ollama's paths.
 
+mod blobs;
 mod embed;
 mod generate;
 mod models;
+mod store;
 
 use axum::Json;
 use serde_json::{Value, json};
 
+pub(in crate::server) use blobs::{add_blob, has_blob};
 pub(in crate::server) use embed::{embed, embeddings};
 pub(in crate::server) use generate::{chat, generate, generate_from};
-pub(in crate::server) use models::{copy, delete, no_blob, not_served, ps, pull, show, tags};
+pub(in crate::server) use models::{ps, show, tags};
+pub(in crate::server) use store::{copy, create, delete, pull, push};
 
 use super::generate::NotStarted;
 use crate::api::ErrorKind;
