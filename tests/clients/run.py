@@ -9,7 +9,9 @@ from served import serving
 
 HERE = pathlib.Path(__file__).parent
 # The last one unloads the model, and takes its copies away.
-CLIENTS = ["openai_chat.py", "openai_more.py", "node/openai_node.mjs", "anthropic_client.py", "ollama_client.py"]
+CLIENTS = [
+    "openai_chat.py", "openai_more.py", "node/openai_node.mjs", "anthropic_client.py", "langchain_clients.py", "ollama_client.py",
+]
 
 
 def main(shimmy, model, *chosen):
