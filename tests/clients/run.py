@@ -10,7 +10,8 @@ from served import serving
 HERE = pathlib.Path(__file__).parent
 # The last one unloads the model, and takes its copies away.
 CLIENTS = [
-    "openai_chat.py", "openai_more.py", "node/openai_node.mjs", "anthropic_client.py", "langchain_clients.py", "ollama_client.py",
+    "openai_chat.py", "openai_more.py", "node/openai_node.mjs", "anthropic_client.py", "langchain_clients.py", "llm_command.py",
+    "ollama_client.py",
 ]
 
 
