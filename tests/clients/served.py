@@ -17,15 +17,20 @@ DIMENSIONS = 32
 @contextlib.contextmanager
 def serving(shimmy, model, *options):
     """The address of a server that knows this model and one that embeds, and nothing of the user's."""
+    with tempfile.TemporaryDirectory() as models:
+        pathlib.Path(models, f"{EMBEDDER}.gguf").write_bytes(embedder())
+        pathlib.Path(models, pathlib.Path(model).name).symlink_to(pathlib.Path(model).absolute())
+        with started(shimmy, "--model-dirs", models, *options, "serve", "--drain", "2", "--model", NAME) as address:
+            yield address
+
+
+@contextlib.contextmanager
+def started(shimmy, *arguments):
+    """The address of a server in a home of its own, without a way to a registry."""
     with tempfile.TemporaryDirectory() as home:
-        models = pathlib.Path(home, "models")
-        models.mkdir()
-        models.joinpath(f"{EMBEDDER}.gguf").write_bytes(embedder())
-        models.joinpath(pathlib.Path(model).name).symlink_to(pathlib.Path(model).absolute())
         kept = {name: os.environ[name] for name in ("PATH", "SHIMMY_THREADS") if name in os.environ}
-        # No way to a registry either.
         env = {**kept, "HOME": home, "RUST_LOG": "warn", "HF_ENDPOINT": "http://127.0.0.1:9", "SHIMMY_OLLAMA_REGISTRY": "http://127.0.0.1:9"}
-        command = [pathlib.Path(shimmy).absolute(), "--model-dirs", models, *options, "serve", "--bind", "127.0.0.1:0", "--drain", "2", "--model", NAME]
+        command = [pathlib.Path(shimmy).absolute(), *arguments, "--bind", "127.0.0.1:0"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=home)
         try:
             line = server.stdout.readline()
@@ -34,6 +39,7 @@ def serving(shimmy, model, *options):
         finally:
             server.terminate()
             server.wait(timeout=30)
+            server.stdout.close()
 
 
 def metric(address, name):
