@@ -1,4 +1,5 @@
 """Runs other people's clients against one server, and tells how long each took: python3 run.py SHIMMY MODEL.gguf [CLIENT …]"""
+import json
 import os
 import pathlib
 import subprocess
@@ -15,7 +16,20 @@ CLIENTS = [
 ]
 
 
+def told_versions():
+    """The documentation names the versions that are installed here."""
+    pinned = dict(line.split("==") for line in HERE.joinpath("requirements.txt").read_text().splitlines() if "==" in line)
+    node = json.loads(HERE.joinpath("node/package.json").read_text())["dependencies"]
+    expected = {f"`{name}`": pinned[name] for name in ("langchain-openai", "langchain-anthropic", "langchain-ollama", "llm")}
+    expected |= {f"`{name}` (Python)": pinned[name] for name in ("openai", "anthropic", "ollama")}
+    expected["`openai` (Node)"] = node["openai"]
+    rows = [line.split(" | ") for line in HERE.joinpath("../../docs/clients.md").read_text().splitlines() if line.startswith("| `")]
+    told = {row[0].removeprefix("| "): row[1] for row in rows}
+    assert told == expected, f"docs/clients.md names {told}, tested are {expected}"
+
+
 def main(shimmy, model, *chosen):
+    told_versions()
     # Answers are compared with each other, so they must not depend on what else runs.
     with serving(shimmy, model, "--deterministic") as address:
         for client in chosen or CLIENTS:
