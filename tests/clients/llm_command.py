@@ -99,8 +99,8 @@ def errors(llm):
 
 def leaving(llm, address):
     before = cancellations(address)
-    process = llm.start("prompt", "-m", "here", "-o", "max_tokens", "4000", "Count from 1 to 1000, with all the numbers between.",
-                        stderr=subprocess.DEVNULL)
+    process = llm.start("prompt", "-m", "here", "-o", "temperature", "0", "-o", "max_tokens", "4000",
+                        "Count from 1 to 1000, with all the numbers between.", stderr=subprocess.DEVNULL)
     assert process.stdout.read(10)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=30)
