@@ -2,6 +2,7 @@
 # Installs what the build needs and this machine lacks. Does nothing, fast, where nothing is missing.
 #   scripts/bootstrap.sh        tools for building shimmy
 #   scripts/bootstrap.sh lint   rustfmt, clippy and cargo-deny as well
+#   scripts/bootstrap.sh browser   a Chromium as well
 set -eu
 
 say() { echo "bootstrap: $*" >&2; }
@@ -34,6 +35,10 @@ have_libclang || missing="$missing libclang"
 # Asking Python whether it has pip is slow to do on each run; importing the name is not.
 python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pip") is None)' || missing="$missing pip"
 
+if [ "${1:-}" = browser ]; then
+    "$(dirname "$0")/find_chromium.sh" >/dev/null || missing="$missing chromium"
+fi
+
 packages_for() {
     for tool in $missing; do
         case "$1:$tool" in
@@ -41,6 +46,7 @@ packages_for() {
             apt:ninja) echo ninja-build ;;
             apt:libclang) echo libclang-dev ;;
             apt:pip) echo python3-pip ;;
+            apt:chromium) echo chromium-headless-shell ;;
             dnf:cxx) echo gcc-c++ ;;
             dnf:ninja) echo ninja-build ;;
             dnf:libclang) echo clang-devel ;;

@@ -21,6 +21,9 @@ step "tests of the stub"
 scripts/build.py -- cargo test --no-run --no-default-features --features stub
 cargo test --no-default-features --features stub
 step "the API against its own description"; scripts/test_openapi.sh "${CARGO_TARGET_DIR:-target}/debug/shimmy"
+step "a browser"; scripts/test_browser.sh "${CARGO_TARGET_DIR:-target}/debug/shimmy"
+step "what the comparison with other servers sees"
+SHIMMY="${CARGO_TARGET_DIR:-target}/debug/shimmy" python3 -m unittest discover tests/differential
 step "tests"
 scripts/build.py -- cargo test --no-run --workspace
 cargo test --workspace

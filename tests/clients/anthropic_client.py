@@ -1,13 +1,10 @@
-"""Drives `shimmy serve` with Anthropic's own Python package: python3 anthropic_client.py SHIMMY MODEL.gguf"""
-import contextlib
-import subprocess
+"""Drives `shimmy serve` with Anthropic's own Python package: python3 anthropic_client.py ADDRESS SHIMMY MODEL.gguf"""
 import sys
-import time
-import urllib.request
 
 import anthropic
 
-NAME = "smollm2-135m-instruct"
+from served import NAME, cancellations, raises, serving, stops_working
+
 # The package knows of no temperature any more; the server does.
 COLD = {"temperature": 0}
 SUM = [{"role": "user", "content": "What is 2+2?"}]
@@ -18,22 +15,6 @@ TOOL = {
     "description": "Tells the weather of a city.",
     "input_schema": {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]},
 }
-
-
-def metric(address, name):
-    """Sum of a metric over its labels."""
-    lines = urllib.request.urlopen(f"http://{address}/metrics").read().decode().splitlines()
-    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")]
-    assert values, f"there is no metric {name}"
-    return sum(values)
-
-
-def raises(kind, call):
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}")
 
 
 def prompt_tokens(usage):
@@ -130,16 +111,12 @@ def endless(client):
 
 
 def cancelling(client, address):
-    before = metric(address, "shimmy_cancellations_total")
+    before = cancellations(address)
     stream = endless(client)
     for _, event in zip(range(5), stream):
         assert event.type
     stream.close()
-    for _ in range(100):
-        if metric(address, "shimmy_cancellations_total") > before and metric(address, "shimmy_sequences") == 0:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the server still works for a client that has left")
+    stops_working(address, before)
 
 
 def overload(client):
@@ -151,30 +128,21 @@ def overload(client):
     stream.close()
 
 
-@contextlib.contextmanager
-def serving(shimmy, model, *options):
-    command = [shimmy, *options, "serve", "--bind", "127.0.0.1:0", "--drain", "2", "--model", model]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().split("http://")[1].split()[0]
-        yield anthropic.Anthropic(base_url=f"http://{address}", api_key="none", max_retries=0), address
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def connected(address):
+    return anthropic.Anthropic(base_url=f"http://{address}", api_key="none", max_retries=0)
 
 
-def main(shimmy, model):
-    # Answers are compared with each other, so they must not depend on what else runs.
-    with serving(shimmy, model, "--deterministic") as (client, address):
-        expected = plain(client)
-        streaming(client, expected)
-        tools(client)
-        stopping(client, expected)
-        errors(client)
-        models(client)
-        cancelling(client, address)
-    with serving(shimmy, model, "--parallel", "1", "--queue", "0") as (client, _):
-        overload(client)
+def main(address, shimmy, model):
+    client = connected(address)
+    expected = plain(client)
+    streaming(client, expected)
+    tools(client)
+    stopping(client, expected)
+    errors(client)
+    models(client)
+    cancelling(client, address)
+    with serving(shimmy, model, "--parallel", "1", "--queue", "0") as full:
+        overload(connected(full))
     print(
         f"anthropic {anthropic.__version__}: plain, streaming, tools, stop sequences, errors, models, cancelling, overload: ok")
 

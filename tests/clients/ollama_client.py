@@ -1,25 +1,17 @@
-"""Drives `shimmy serve` with Ollama's own Python package: python3 ollama_client.py SHIMMY MODEL.gguf"""
+"""Drives `shimmy serve` with Ollama's own Python package: python3 ollama_client.py ADDRESS SHIMMY MODEL.gguf"""
 import asyncio
 import importlib.metadata
 import json
-import subprocess
 import sys
 import time
 import urllib.request
 
 import ollama
 
-NAME = "smollm2-135m-instruct"
+from served import DIMENSIONS, EMBEDDER, NAME, cancellations, stops_working
+
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 COLD = {"temperature": 0, "num_predict": 32}
-
-
-def metric(address, name):
-    """Sum of a metric over its labels."""
-    lines = urllib.request.urlopen(f"http://{address}/metrics").read().decode().splitlines()
-    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")]
-    assert values, f"there is no metric {name}"
-    return sum(values)
 
 
 def fails(status, call):
@@ -104,6 +96,11 @@ def schema(client):
 
 
 def embedding(client):
+    vectors = client.embed(model=EMBEDDER, input=["one", "two and more"]).embeddings
+    assert [len(vector) for vector in vectors] == [DIMENSIONS] * 2 and vectors[0] != vectors[1], vectors
+    assert len(client.embed(model=EMBEDDER, input="one", dimensions=8).embeddings[0]) == 8
+    older = client.embeddings(model=EMBEDDER, prompt="one").embedding
+    assert all(abs(a - b) < 1e-4 for a, b in zip(older, vectors[0], strict=True)), (older, vectors)
     reason = fails(400, lambda: client.embed(model=NAME, input=["one", "two"]))
     assert "embed" in reason, reason
     fails(400, lambda: client.embeddings(model=NAME, prompt="one"))
@@ -120,7 +117,7 @@ def models(client, address):
     assert shown.modelinfo["general.architecture"] == "llama", shown.modelinfo
     assert shown.modelinfo["llama.context_length"] > 0 and shown.modelinfo["general.parameter_count"] > 0
     assert client.chat(model=model.model, messages=SUM, options=COLD).model == model.model
-    [loaded] = client.ps().models
+    loaded = here(client)
     assert loaded.digest == model.digest and loaded.size > 0 and loaded.context_length > 0, loaded
     assert loaded.expires_at.year > 2100, loaded
     version = json.load(urllib.request.urlopen(f"http://{address}/api/version"))["version"]
@@ -160,17 +157,13 @@ def errors(client, address):
 
 
 def cancelling(client, address):
-    before = metric(address, "shimmy_cancellations_total")
+    before = cancellations(address)
     count = [{"role": "user", "content": "Count from 1 to 1000, with all the numbers between."}]
     stream = client.chat(model=NAME, messages=count, stream=True, options={"temperature": 0})
     for _, part in zip(range(5), stream):
         assert not part.done, "too short an answer to leave it"
     stream.close()
-    for _ in range(100):
-        if metric(address, "shimmy_cancellations_total") > before and metric(address, "shimmy_sequences") == 0:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the server still works for a client that has left")
+    stops_working(address, before)
 
 
 async def many(address, expected):
@@ -179,43 +172,40 @@ async def many(address, expected):
     assert {answer.message.content for answer in answers} == {expected}, answers
 
 
+def here(client):
+    """What is told about the model while it is loaded."""
+    return next((model for model in client.ps().models if model.model == "smollm2:135m-instruct-q4_1"), None)
+
+
 def unloading(client):
     assert client.chat(model=NAME, messages=SUM, options=COLD, keep_alive=0).done
     for _ in range(100):
-        if not client.ps().models:
+        if not here(client):
             break
         time.sleep(0.05)
-    assert client.ps().models == []
+    assert not here(client)
     assert client.chat(model=NAME, messages=SUM, options=COLD, keep_alive="5m").load_duration > 0
-    assert client.generate(model=NAME, keep_alive=0).done_reason == "unload" and client.ps().models == []
+    assert client.generate(model=NAME, keep_alive=0).done_reason == "unload" and not here(client)
 
 
-def main(shimmy, model):
-    # Answers are compared with each other, so they must not depend on what else runs.
-    command = [shimmy, "--deterministic", "serve", "--bind", "127.0.0.1:0", "--drain", "2", "--model", model]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().split("http://")[1].split()[0]
-        client = ollama.Client(host=f"http://{address}")
-        expected = plain(client)
-        streaming(client, expected)
-        generate(client)
-        sampling(client)
-        tools(client)
-        schema(client)
-        embedding(client)
-        models(client, address)
-        copies(client)
-        pulling(client)
-        errors(client, address)
-        cancelling(client, address)
-        asyncio.run(many(address, expected))
-        unloading(client)
-        # Below this path all is Ollama's.
-        assert ollama.Client(host=f"http://{address}/ollama").generate(model=NAME, prompt="Hi", options=COLD).response
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def main(address, _shimmy, _model):
+    client = ollama.Client(host=f"http://{address}")
+    expected = plain(client)
+    streaming(client, expected)
+    generate(client)
+    sampling(client)
+    tools(client)
+    schema(client)
+    embedding(client)
+    models(client, address)
+    copies(client)
+    pulling(client)
+    errors(client, address)
+    cancelling(client, address)
+    asyncio.run(many(address, expected))
+    unloading(client)
+    # Below this path all is Ollama's.
+    assert ollama.Client(host=f"http://{address}/ollama").generate(model=NAME, prompt="Hi", options=COLD).response
     version = importlib.metadata.version("ollama")
     print(f"ollama {version}: plain, streaming, generate, sampling, tools, schema, embedding, models, copies, pulling, "
           "errors, cancelling, many at once, unloading: ok")

@@ -1,33 +1,15 @@
-"""Drives `shimmy serve` with OpenAI's own Python package: python3 openai_chat.py SHIMMY MODEL.gguf"""
+"""Drives `shimmy serve` with OpenAI's own Python package: python3 openai_chat.py ADDRESS SHIMMY MODEL.gguf"""
 import asyncio
 import functools
 import json
-import subprocess
 import sys
-import time
-import urllib.request
 
 import openai
 import pydantic
 
-NAME = "smollm2-135m-instruct"
+from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, serving, stops_working
+
 SUM = [{"role": "user", "content": "What is 2+2?"}]
-
-
-def metric(address, name):
-    """Sum of a metric over its labels."""
-    lines = urllib.request.urlopen(f"http://{address}/metrics").read().decode().splitlines()
-    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")]
-    assert values, f"there is no metric {name}"
-    return sum(values)
-
-
-def raises(kind, call):
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}")
 
 
 def plain(client):
@@ -142,10 +124,7 @@ def several(client):
 def again(shimmy, model):
     """The same seed gives the same text, also when the prompt is cached by then."""
     # Without AVX-512, sums depend on the number of threads, which otherwise follows what else runs here.
-    command = [shimmy, "serve", "--bind", "127.0.0.1:0", "--model", model, "--threads", "2"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().split("http://")[1].split()[0]
+    with serving(shimmy, model, "--threads", "2") as address:
         client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
         for number in range(5):
             ask = [{"role": "user", "content": f"Tell me story {number} of a fox. " + "Leave nothing out. " * (5 * number)}]
@@ -155,9 +134,6 @@ def again(shimmy, model):
             usage = answers[1].usage
             assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1, usage
             assert texts[0] == texts[1], texts
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
 
 
 def errors(client):
@@ -185,18 +161,29 @@ def models(client):
     raises(openai.NotFoundError, lambda: client.models.retrieve("nothing"))
 
 
+def embeddings(client):
+    texts = ["a text", "another one, which is longer"]
+    # The package asks for base64 by itself, and decodes it.
+    [one, other] = client.embeddings.create(model=EMBEDDER, input=texts).data
+    assert len(one.embedding) == len(other.embedding) == DIMENSIONS and one.embedding != other.embedding
+    plain = client.embeddings.create(model=EMBEDDER, input=texts[0], encoding_format="float")
+    assert plain.usage.prompt_tokens > 0 and near(plain.data[0].embedding, one.embedding), plain
+    assert len(client.embeddings.create(model=EMBEDDER, input=texts[0], dimensions=8).data[0].embedding) == 8
+
+
+def near(one, other):
+    """Sums depend on what is computed together."""
+    return all(abs(a - b) < 1e-4 for a, b in zip(one, other, strict=True))
+
+
 def cancelling(client, address):
-    before = metric(address, "shimmy_cancellations_total")
+    before = cancellations(address)
     stream = client.chat.completions.create(
         model=NAME, messages=SUM, stream=True, max_tokens=2000, extra_body={"ignore_eos": True})
     for _, chunk in zip(range(5), stream):
         assert chunk.choices
     stream.close()
-    for _ in range(100):
-        if metric(address, "shimmy_cancellations_total") > before and metric(address, "shimmy_sequences") == 0:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the server still works for a client that has left")
+    stops_working(address, before)
 
 
 async def many(address, expected):
@@ -206,28 +193,21 @@ async def many(address, expected):
             assert answer.choices[0].message.content == expected, answer
 
 
-def main(shimmy, model):
-    # Answers are compared with each other, so they must not depend on what else runs.
-    command = [shimmy, "--deterministic", "serve", "--bind", "127.0.0.1:0", "--drain", "2", "--model", model]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().split("http://")[1].split()[0]
-        client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
-        expected = plain(client)
-        streaming(client, expected)
-        sampling(client)
-        tools(client)
-        forms(client)
-        several(client)
-        errors(client)
-        models(client)
-        cancelling(client, address)
-        asyncio.run(many(address, expected))
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def main(address, shimmy, model):
+    client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
+    expected = plain(client)
+    streaming(client, expected)
+    sampling(client)
+    tools(client)
+    forms(client)
+    several(client)
+    errors(client)
+    models(client)
+    embeddings(client)
+    cancelling(client, address)
+    asyncio.run(many(address, expected))
     again(shimmy, model)
-    print(f"openai {openai.__version__}: plain, streaming, sampling, tools, forms, several, the same again, errors, models, cancelling, many at once: ok")
+    print(f"openai {openai.__version__}: plain, streaming, sampling, tools, forms, several, the same again, errors, models, embeddings, cancelling, many at once: ok")
 
 
 main(*sys.argv[1:])

@@ -1,14 +1,13 @@
-"""Completions and responses with OpenAI's own Python package: python3 openai_more.py SHIMMY MODEL.gguf"""
+"""Completions and responses with OpenAI's own Python package: python3 openai_more.py ADDRESS SHIMMY MODEL.gguf"""
 import json
-import subprocess
 import sys
-import urllib.request
 from typing import Literal
 
 import openai
 import pydantic
 
-NAME = "smollm2-135m-instruct"
+from served import NAME, raises, tokens
+
 PROMPT = "Paris is the capital of France. The capital of France is"
 QUESTION = "What is 2+2?"
 WEATHER = {
@@ -23,19 +22,6 @@ WEATHER = {
 class City(pydantic.BaseModel):
     name: Literal["Paris", "Rome"]
     big: bool
-
-
-def raises(kind, call):
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}")
-
-
-def tokens(address, text):
-    body = json.dumps({"model": NAME, "content": text, "add_special": True}).encode()
-    return json.load(urllib.request.urlopen(f"http://{address}/tokenize", body))["tokens"]
 
 
 def completions(client, address):
@@ -182,23 +168,15 @@ def errors(client):
     assert "background" in refused(background=True).message
 
 
-def main(shimmy, model):
-    # Answers are compared with each other, so they must not depend on what else runs.
-    command = [shimmy, "--deterministic", "serve", "--bind", "127.0.0.1:0", "--drain", "2", "--model", model]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().split("http://")[1].split()[0]
-        client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
-        completions(client, address)
-        answer = plain(client)
-        streaming(client, answer)
-        forms(client)
-        tools(client)
-        kept(client, answer)
-        errors(client)
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+def main(address, _shimmy, _model):
+    client = openai.OpenAI(base_url=f"http://{address}/v1", api_key="none", max_retries=0)
+    completions(client, address)
+    answer = plain(client)
+    streaming(client, answer)
+    forms(client)
+    tools(client)
+    kept(client, answer)
+    errors(client)
     print(f"openai {openai.__version__}: completions, responses, streaming, forms, tools, kept answers, errors: ok")
 
 
