@@ -325,20 +325,15 @@ impl Forward for LlamaForward {
         let begun = Instant::now();
         let most = self.shape.n_batch.min(self.shape.n_ctx_seq);
         let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256, 512].into_iter().filter(|rows| *rows <= most);
-        let mut costs: Vec<_> = sizes.map(|rows| (rows, Duration::MAX)).collect();
-        // The first round does not count: the driver compiles then, and goes on to for a while.
-        for round in 0..3 {
-            for (rows, best) in &mut costs {
-                match measure::pass_time(&mut self.context, *rows, self.shape.n_outputs) {
-                    Ok(took) if round > 0 => *best = took.min(*best),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, rows, "a pass could not be tried");
-                        return Vec::new();
-                    }
-                }
+        let sizes: Vec<usize> = sizes.collect();
+        let costs = match measure::pass_times(&mut self.context, &sizes, self.shape.n_outputs) {
+            Ok(times) => times,
+            Err(error) => {
+                tracing::warn!(%error, "passes could not be tried");
+                let _ = self.context.kv().clear();
+                return Vec::new();
             }
-        }
+        };
         let took = begun.elapsed();
         if took > NOTICEABLE {
             tracing::info!(

@@ -4,6 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::llama::{Batch, Context, LlamaError, Pos, Token};
 
+/// Tokens of a text behind which GPUs have other programs for attention.
+const BEHIND: usize = 1024;
+/// Where a pass takes so long, larger ones would keep a load waiting for nothing.
+const SLOW: Duration = Duration::from_millis(250);
+
 /// Tokens per second for a prompt of `n` tokens, of which only the last asks for logits.
 ///
 /// # Errors
@@ -46,21 +51,53 @@ pub fn generation_speed(context: &mut Context, n: usize) -> Result<f64, LlamaErr
     Ok(per_second(n, start))
 }
 
-/// What a pass of `rows` takes, of which as many ask for logits as may.
+/// What passes of the `sizes` take, from the smallest on, of which as many rows ask for logits as may. A device compiles at the
+/// first pass of each kind, for what lies behind a long text and for what does not, so that does not count. Ends early
+/// on a device that is slow.
 ///
 /// # Errors
-/// What the decode failed with.
-pub(super) fn pass_time(context: &mut Context, rows: usize, n_outputs: usize) -> Result<Duration, LlamaError> {
+/// What a decode failed with.
+pub(super) fn pass_times(
+    context: &mut Context,
+    sizes: &[usize],
+    n_outputs: usize,
+) -> Result<Vec<(usize, Duration)>, LlamaError> {
+    let mut times = Vec::new();
+    context.kv().clear()?;
+    for rows in sizes {
+        pass_time(context, 0, *rows, n_outputs)?;
+        let took = pass_time(context, 0, *rows, n_outputs)?;
+        times.push((*rows, took));
+        if took > SLOW {
+            return Ok(times);
+        }
+    }
+    let behind = BEHIND.min(context.n_ctx_seq().saturating_sub(sizes.iter().copied().max().unwrap_or(0)));
+    prompt_speed(context, behind.max(1))?;
+    for rows in sizes {
+        pass_time(context, behind, *rows, n_outputs)?;
+    }
+    context.kv().clear()?;
+    for (rows, best) in &mut times {
+        *best = pass_time(context, 0, *rows, n_outputs)?.min(*best);
+    }
+    Ok(times)
+}
+
+fn pass_time(context: &mut Context, behind: usize, rows: usize, n_outputs: usize) -> Result<Duration, LlamaError> {
     let mut batch = Batch::new(context);
     let seq = context.seq(0)?;
     for (at, token) in filler(context, rows)?.into_iter().enumerate() {
-        batch.add(token, Pos::new(at)?, seq, rows - at <= n_outputs)?;
+        batch.add(token, Pos::new(behind + at)?, seq, rows - at <= n_outputs)?;
     }
     let start = Instant::now();
     context.decode(&mut batch)?;
     context.logits(batch.len() - 1)?;
     let took = start.elapsed();
-    context.kv().clear()?;
+    if context.kv().seq_rm(seq, Pos::new(behind)?).is_err() {
+        // A state that cannot go back; it has no cells to look at either.
+        context.kv().clear()?;
+    }
     Ok(took)
 }
 

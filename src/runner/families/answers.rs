@@ -470,6 +470,7 @@ fn families_marks_reach_the_parser() {
         adaptive_threads: false,
         deterministic: false,
         lookup: 0,
+        warm_up: false,
     };
     let context = ContextParams { n_ctx: 256, ..ContextParams::default() };
     let (engine, _) =
