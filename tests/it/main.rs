@@ -10,6 +10,8 @@ mod backpressure;
 #[cfg(all(unix, not(feature = "llama")))]
 mod config;
 mod contract;
+#[cfg(not(feature = "llama"))]
+mod docs;
 mod fuzzing;
 mod library;
 #[cfg(feature = "dynamic-backends")]

@@ -153,3 +153,53 @@ async fn sigterm_lets_a_running_generation_end() {
     drop(client);
     assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
 }
+
+/// A server whose only room is in use by the answer that the first client gets, and a second client whose model waits for it.
+#[cfg(not(feature = "llama"))]
+async fn crowded() -> (Server, Client, Client) {
+    let server = Server::with(&["--memory-budget", "CPU=33600kB"]);
+    let (mut busy, mut waiting) = (Client::connect(&server).await, Client::connect(&server).await);
+    busy.send(long()).await;
+    busy.text().await;
+    waiting.send(json!({ "model": "stub-fast", "prompt": "one two" })).await;
+    becomes(&server, "queued").await;
+    (server, busy, waiting)
+}
+
+/// The state of the model that waits.
+#[cfg(not(feature = "llama"))]
+async fn becomes(server: &Server, wanted: &str) {
+    let state = || server.get("/api/models").json()["models"][1]["state"].as_str().unwrap().to_owned();
+    for _ in 0..2000 {
+        if state() == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("stub-fast stays {}", state());
+}
+
+#[cfg(not(feature = "llama"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_closes_gives_its_place_in_the_queue_up_at_once() {
+    let (server, busy, waiting) = crowded().await;
+    drop(waiting);
+    becomes(&server, "unloaded").await;
+    drop(busy);
+}
+
+#[cfg(not(feature = "llama"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_closes_ends_no_wait_of_others_and_what_was_said_early_counts() {
+    let (server, busy, waiting) = crowded().await;
+    let mut other = Client::connect(&server).await;
+    other.send(json!({ "model": "stub-fast", "prompt": "stub:endless" })).await;
+    other.send(json!({ "stop": true })).await;
+    // The server has read both when it answers a ping that came after them.
+    other.0.send(Message::Ping(Vec::new().into())).await.unwrap();
+    assert!(matches!(other.0.next().await, Some(Ok(Message::Pong(_)))), "frames are read while a model is waited for");
+    drop(waiting);
+    drop(busy);
+    let (_, end) = other.answer().await;
+    assert_eq!(end["done_reason"], "cancelled");
+}

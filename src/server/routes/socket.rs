@@ -1,5 +1,7 @@
 //! `GET /ws/generate`: generations one after the other on one WebSocket, steered by control frames.
 
+use std::collections::VecDeque;
+
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -39,16 +41,26 @@ pub(in crate::server) async fn generate(
 /// The client has left, or the socket broke. Either way nothing more can be said.
 struct Gone;
 
-async fn serve(mut socket: WebSocket, state: AppState, caller: Caller) {
+/// Bytes of frames that are kept while a model loads. Beyond that nothing is read, and so no closing noticed.
+const EARLY_BYTES: usize = 64 << 10;
+
+struct Socket {
+    frames: WebSocket,
+    /// What came while a model was loading.
+    early: VecDeque<String>,
+}
+
+async fn serve(frames: WebSocket, state: AppState, caller: Caller) {
+    let mut socket = Socket { frames, early: VecDeque::new() };
     let mut phase = state.phase.clone();
     loop {
         let frame = tokio::select! {
-            frame = next_text(&mut socket) => frame,
+            frame = socket.next_text() => frame,
             _ = phase.wait_for(|phase| *phase == Phase::Draining) => Err(Gone),
         };
         let Ok(text) = frame else { break };
         if !caller.is_known() {
-            let _ = send(&mut socket, error_frame(WRONG_KEY)).await;
+            let _ = socket.send(error_frame(WRONG_KEY)).await;
             break;
         }
         if answer(&mut socket, &state, &text).await.is_err() {
@@ -56,19 +68,25 @@ async fn serve(mut socket: WebSocket, state: AppState, caller: Caller) {
         }
     }
     // Closing a socket that is closed already fails, and that is fine.
-    let _ = socket.send(Message::Close(None)).await;
+    let _ = socket.frames.send(Message::Close(None)).await;
 }
 
 /// Runs one generation, or says why not. The socket stays open after either.
-async fn answer(socket: &mut WebSocket, state: &AppState, text: &str) -> Result<(), Gone> {
+async fn answer(socket: &mut Socket, state: &AppState, text: &str) -> Result<(), Gone> {
     let spec = match parse(text) {
         Ok(Some(spec)) => spec,
         Ok(None) => return Ok(()),
-        Err(reason) => return send(socket, error_frame(&reason)).await,
+        Err(reason) => return socket.send(error_frame(&reason)).await,
     };
-    match start(state, spec).await {
+    let started = tokio::select! {
+        biased;
+        started = start(state, spec) => started,
+        // Nobody waits for the model any more, unless others do.
+        gone = socket.gone() => return Err(gone),
+    };
+    match started {
         Ok(started) => drive(socket, started).await,
-        Err(not_started) => send(socket, error_frame(&reason(not_started))).await,
+        Err(not_started) => socket.send(error_frame(&reason(not_started))).await,
     }
 }
 
@@ -102,49 +120,69 @@ fn reason(not_started: NotStarted) -> String {
 }
 
 /// Passes tokens on and control frames back until the generation ends.
-async fn drive(socket: &mut WebSocket, mut started: Started) -> Result<(), Gone> {
+async fn drive(socket: &mut Socket, mut started: Started) -> Result<(), Gone> {
     let control = started.deltas.control();
     let mut quiet = Instant::now() + QUIET;
     loop {
         tokio::select! {
             delta = started.deltas.recv() => match delta {
                 Some(Ok(Delta::Content(text))) => {
-                    send(socket, text).await?;
+                    socket.send(text).await?;
                     quiet = Instant::now() + QUIET;
                 }
                 // Its answer is all text.
                 Some(Ok(Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_))) => {}
-                Some(Ok(Delta::Done(summary))) => return send(socket, final_frame(&started.model, &summary)).await,
-                Some(Err(error)) => return send(socket, error_frame(&error.to_string())).await,
+                Some(Ok(Delta::Done(summary))) => return socket.send(final_frame(&started.model, &summary)).await,
+                Some(Err(error)) => return socket.send(error_frame(&error.to_string())).await,
                 None => return Ok(()),
             },
             // Leaving this function drops the stream, which cancels the generation.
-            frame = next_text(socket) => match ControlFrame::parse(frame?.as_str()) {
+            frame = socket.next_text() => match ControlFrame::parse(frame?.as_str()) {
                 Ok(ControlFrame { stop: true, .. }) => control.cancel(),
                 Ok(ControlFrame { temperature: Some(temperature), .. }) => control.set_temperature(temperature),
                 Ok(_) => {}
-                Err(reason) => send(socket, error_frame(&reason)).await?,
+                Err(reason) => socket.send(error_frame(&reason)).await?,
             },
             () = tokio::time::sleep_until(quiet) => {
-                socket.send(Message::Ping(Bytes::new())).await.map_err(|_| Gone)?;
+                socket.frames.send(Message::Ping(Bytes::new())).await.map_err(|_| Gone)?;
                 quiet = Instant::now() + QUIET;
             }
         }
     }
 }
 
-async fn send(socket: &mut WebSocket, text: impl Into<String>) -> Result<(), Gone> {
-    socket.send(Message::Text(text.into().into())).await.map_err(|_| Gone)
-}
+impl Socket {
+    async fn send(&mut self, text: impl Into<String>) -> Result<(), Gone> {
+        self.frames.send(Message::Text(text.into().into())).await.map_err(|_| Gone)
+    }
 
-/// The next text frame. Binary frames are read as text where they are, pings answer themselves.
-async fn next_text(socket: &mut WebSocket) -> Result<String, Gone> {
-    loop {
-        match socket.recv().await {
-            Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
-            Some(Ok(Message::Binary(bytes))) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
+    /// The next text frame. Binary frames are read as text where they are, pings answer themselves.
+    async fn next_text(&mut self) -> Result<String, Gone> {
+        match self.early.pop_front() {
+            Some(text) => Ok(text),
+            None => self.receive().await,
+        }
+    }
+
+    /// Comes back when the client has left. What it says before that is kept.
+    async fn gone(&mut self) -> Gone {
+        while self.early.iter().map(String::len).sum::<usize>() < EARLY_BYTES {
+            match self.receive().await {
+                Ok(text) => self.early.push_back(text),
+                Err(gone) => return gone,
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn receive(&mut self) -> Result<String, Gone> {
+        loop {
+            match self.frames.recv().await {
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Binary(bytes))) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
+            }
         }
     }
 }
