@@ -1,7 +1,9 @@
 """Drives `shimmy serve` with Anthropic's own Python package: python3 anthropic_client.py ADDRESS SHIMMY MODEL.gguf"""
 import sys
+from typing import Literal
 
 import anthropic
+import pydantic
 
 from served import NAME, cancellations, raises, serving, stops_working
 
@@ -73,6 +75,19 @@ def tools(client):
     assert [block.type for block in told.content] == ["text"] and told.stop_reason != "tool_use", told
 
 
+class City(pydantic.BaseModel):
+    name: Literal["Paris", "Rome"]
+    big: bool
+
+
+def forms(client):
+    asked = {"model": NAME, "messages": [{"role": "user", "content": "Name a city, as JSON."}], "extra_body": COLD, "max_tokens": 200}
+    answer = client.messages.parse(**asked, output_format=City)
+    assert isinstance(answer.parsed_output, City) and answer.stop_reason == "end_turn", answer
+    with client.messages.stream(**asked, output_format=City) as stream:
+        assert stream.get_final_message().parsed_output == answer.parsed_output
+
+
 def stopping(client, expected):
     answer = client.messages.create(model=NAME, messages=SUM, extra_body=COLD, max_tokens=32, stop_sequences=["4"])
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "4"), answer
@@ -110,6 +125,13 @@ def endless(client):
         model=NAME, messages=SUM, stream=True, max_tokens=2000, extra_body={"ignore_eos": True})
 
 
+def timeout(client, address):
+    before = cancellations(address)
+    asked = {"model": NAME, "messages": SUM, "max_tokens": 2000, "extra_body": {"ignore_eos": True}}
+    raises(anthropic.APITimeoutError, lambda: client.with_options(timeout=0.5).messages.create(**asked))
+    stops_working(address, before)
+
+
 def cancelling(client, address):
     before = cancellations(address)
     stream = endless(client)
@@ -137,14 +159,16 @@ def main(address, shimmy, model):
     expected = plain(client)
     streaming(client, expected)
     tools(client)
+    forms(client)
     stopping(client, expected)
     errors(client)
     models(client)
+    timeout(client, address)
     cancelling(client, address)
     with serving(shimmy, model, "--parallel", "1", "--queue", "0") as full:
         overload(connected(full))
     print(
-        f"anthropic {anthropic.__version__}: plain, streaming, tools, stop sequences, errors, models, cancelling, overload: ok")
+        f"anthropic {anthropic.__version__}: plain, streaming, tools, forms, stop sequences, errors, models, timeout, cancelling, overload: ok")
 
 
 main(*sys.argv[1:])

@@ -6,9 +6,10 @@ import sys
 import time
 import urllib.request
 
+import httpx
 import ollama
 
-from served import DIMENSIONS, EMBEDDER, NAME, cancellations, stops_working
+from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, stops_working
 
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 COLD = {"temperature": 0, "num_predict": 32}
@@ -156,6 +157,14 @@ def errors(client, address):
     assert urllib.request.urlopen(request).headers["x-shimmy-ignored"] == "options.num_ctx"
 
 
+def timeout(address):
+    before = cancellations(address)
+    hurried = ollama.Client(host=f"http://{address}", timeout=0.5)
+    count = [{"role": "user", "content": "Count from 1 to 1000, with all the numbers between."}]
+    raises(httpx.TimeoutException, lambda: hurried.chat(model=NAME, messages=count, options={"temperature": 0}))
+    stops_working(address, before)
+
+
 def cancelling(client, address):
     before = cancellations(address)
     count = [{"role": "user", "content": "Count from 1 to 1000, with all the numbers between."}]
@@ -201,6 +210,7 @@ def main(address, _shimmy, _model):
     copies(client)
     pulling(client)
     errors(client, address)
+    timeout(address)
     cancelling(client, address)
     asyncio.run(many(address, expected))
     unloading(client)
@@ -208,7 +218,7 @@ def main(address, _shimmy, _model):
     assert ollama.Client(host=f"http://{address}/ollama").generate(model=NAME, prompt="Hi", options=COLD).response
     version = importlib.metadata.version("ollama")
     print(f"ollama {version}: plain, streaming, generate, sampling, tools, schema, embedding, models, copies, pulling, "
-          "errors, cancelling, many at once, unloading: ok")
+          "errors, timeout, cancelling, many at once, unloading: ok")
 
 
 main(*sys.argv[1:])

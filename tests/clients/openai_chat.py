@@ -136,7 +136,7 @@ def again(shimmy, model):
             assert texts[0] == texts[1], texts
 
 
-def errors(client):
+def errors(client, address):
     def create(**more):
         return client.chat.completions.create(**{"model": NAME, "messages": SUM, "max_tokens": 4, **more})
 
@@ -150,7 +150,9 @@ def errors(client):
     assert "uniqueItems" in raises(openai.BadRequestError, lambda: create(response_format=unkept)).message
     raises(openai.BadRequestError, lambda: client.embeddings.create(model=NAME, input="a text"))
     endless = {"model": NAME, "messages": SUM, "max_tokens": 4000, "extra_body": {"ignore_eos": True}}
+    before = cancellations(address)
     raises(openai.APITimeoutError, lambda: client.with_options(timeout=0.5).chat.completions.create(**endless))
+    stops_working(address, before)
     raw = client.chat.completions.with_raw_response.create(model=NAME, messages=SUM, max_tokens=1, user="me")
     assert raw.headers["x-shimmy-ignored"] == "user", raw.headers
 
@@ -201,7 +203,7 @@ def main(address, shimmy, model):
     tools(client)
     forms(client)
     several(client)
-    errors(client)
+    errors(client, address)
     models(client)
     embeddings(client)
     cancelling(client, address)
