@@ -9,8 +9,7 @@ use crate::chat::{Message, Role};
 use crate::engine::Priority;
 use crate::runner::{GenerateSpec, Input, LoraUse, Sampling};
 
-/// Fields that are absent take the model's defaults, and below them those of [`crate::engine::SamplingParams`]. Unknown
-/// fields are passed over.
+/// Fields that are absent take the model's defaults, and below them those of [`crate::engine::SamplingParams`].
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[schemars(
     rename = "shimmy.GenerateRequest",
@@ -62,6 +61,9 @@ pub struct GenerateRequest {
     pub stream_options: Option<StreamOptions>,
     /// Absent, the dialect decides: shimmy's own does not stream, Ollama's does.
     pub stream: Option<bool>,
+    /// Paths of the fields that are passed over.
+    #[serde(skip)]
+    pub ignored: Vec<String>,
 }
 
 /// What a stream tells beside the text.
@@ -81,7 +83,8 @@ impl GenerateRequest {
     /// # Errors
     /// The first field that is missing or of a wrong type.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        crate::api::from_value(body)
+        let (request, ignored) = crate::api::read_body::<Self>(&body)?;
+        Ok(Self { ignored, ..request })
     }
 
     /// # Errors

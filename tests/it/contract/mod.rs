@@ -79,6 +79,11 @@ pub fn cases() -> Vec<Case> {
         ollama("ollama_loads", json!({ "model": MODEL })),
         ollama("ollama_not_served", with(paris(), json!({ "images": ["aGk="] }))),
         ollama("ollama_unknown_model", json!({ "model": "nothing", "prompt": "x" })),
+        generate(
+            "generate_ignored",
+            None,
+            with(paris(), json!({ "n_ctx": 5, "stream_options": { "x": 1 }, "mirostat": null })),
+        ),
         generate("error_no_prompt", None, json!({ "model": MODEL })),
         generate("error_lark", None, with(paris(), json!({ "lark": "start: \"a\" (" }))),
         generate("error_forms", None, with(paris(), json!({ "regex": "a", "grammar": "root ::= \"a\"" }))),
