@@ -87,6 +87,7 @@ pub fn cases() -> Vec<Case> {
         generate("error_no_prompt", None, json!({ "model": MODEL })),
         generate("error_lark", None, with(paris(), json!({ "lark": "start: \"a\" (" }))),
         generate("error_forms", None, with(paris(), json!({ "regex": "a", "grammar": "root ::= \"a\"" }))),
+        generate("error_suffix", None, with(paris(), json!({ "suffix": "x" }))),
         generate("error_both_prompts", None, with(paris(), json!({ "messages": [] }))),
         generate("error_no_model", None, json!({ "prompt": "x" })),
         generate("error_wrong_type", None, with(paris(), json!({ "max_tokens": "many" }))),

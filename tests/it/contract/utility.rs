@@ -40,6 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
             post("rerank", "/v1/rerank", rank("stub", json!({ "user": "me" }))),
             post("rerank_best", "/v1/rerank", rank("stub", json!({ "top_n": 1, "return_documents": true }))),
             post("infill_stream", "/infill", gap("stub", all)),
+            post("infill_shimmy", "/api/generate", json!({ "model": "stub", "prompt": "a", "suffix": "b", "seed": 7 })),
             post(
                 "infill_ollama",
                 "/ollama/api/generate",
