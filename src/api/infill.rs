@@ -57,9 +57,9 @@ impl InfillRequest {
             // llama.cpp's clients ask for a random one so.
             fields.retain(|name, value| name != "seed" || *value != -1);
             // A filled gap is a text: there is nothing to tell apart in a conversation.
-            if fields.contains_key("messages") || fields.contains_key("system") || fields.contains_key("raw") {
+            if ["messages", "system", "raw", "suffix"].iter().any(|name| fields.contains_key(*name)) {
                 return Err(BadRequest(
-                    "give `input_prefix` and `input_suffix`; `messages`, `system` and `raw` have no place beside them"
+                    "give `input_prefix` and `input_suffix`; `messages`, `system`, `raw` and `suffix` have no place beside them"
                         .into(),
                 ));
             }

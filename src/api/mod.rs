@@ -109,6 +109,13 @@ fn from_value_noting_ignored<'de, T: serde::de::DeserializeOwned>(
     }
 }
 
+/// As [`from_value_noting_ignored`], of a body in which a field that is null asks for nothing.
+fn read_body<T: serde::de::DeserializeOwned>(body: &serde_json::Value) -> Result<(T, Vec<String>), BadRequest> {
+    let (read, mut ignored) = from_value_noting_ignored(body)?;
+    ignored.retain(|field| body.get(field).is_none_or(|value| !value.is_null()));
+    Ok((read, ignored))
+}
+
 /// Whether a field's value asks for nothing.
 fn is_empty(value: &serde_json::Value) -> bool {
     use serde_json::Value;

@@ -8,7 +8,7 @@ use super::BadRequest;
 use super::openai::ChatRequest;
 use crate::runner::{GenerateSpec, TokenId};
 
-/// The body of `POST /tokenize`. Unknown fields are passed over, as in the others.
+/// The body of `POST /tokenize`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "llama.TokenizeRequest", description = "A text to turn into tokens.")]
 pub struct TokenizeRequest {
@@ -24,6 +24,9 @@ pub struct TokenizeRequest {
     /// Tell what each token stands for.
     #[serde(default)]
     pub with_pieces: bool,
+    /// Paths of the fields that are passed over.
+    #[serde(skip)]
+    pub ignored: Vec<String>,
 }
 
 /// The body of `POST /detokenize`.
@@ -33,6 +36,9 @@ pub struct DetokenizeRequest {
     #[serde(default = "default_model")]
     pub model: String,
     pub tokens: Vec<TokenId>,
+    /// Paths of the fields that are passed over.
+    #[serde(skip)]
+    pub ignored: Vec<String>,
 }
 
 /// The answer of `POST /tokenize`.
@@ -84,7 +90,8 @@ impl TokenizeRequest {
     /// # Errors
     /// The first field that is missing or of a wrong type.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        super::from_value(body)
+        let (request, ignored) = super::read_body::<Self>(&body)?;
+        Ok(Self { ignored, ..request })
     }
 }
 
@@ -92,19 +99,23 @@ impl DetokenizeRequest {
     /// # Errors
     /// As [`TokenizeRequest::from_value`].
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        super::from_value(body)
+        let (request, ignored) = super::read_body::<Self>(&body)?;
+        Ok(Self { ignored, ..request })
     }
 }
 
-/// The body of `POST /apply-template` is one of OpenAI's chat completions, but that the model may be absent.
+/// The body of `POST /apply-template` is one of OpenAI's chat completions, but that the model may be absent. With it come
+/// the paths of the fields that are passed over.
 ///
 /// # Errors
 /// Those of a chat completion.
-pub fn template_spec(mut body: Value) -> Result<GenerateSpec, BadRequest> {
+pub fn template_spec(mut body: Value) -> Result<(GenerateSpec, Vec<String>), BadRequest> {
     if body.get("model").is_none_or(Value::is_null) {
         body["model"] = default_model().into();
     }
-    ChatRequest::from_value(body)?.into_spec()
+    let request = ChatRequest::from_value(body)?;
+    let ignored = request.ignored.clone();
+    Ok((request.into_spec()?, ignored))
 }
 
 #[must_use]

@@ -6,7 +6,7 @@ use super::common::{Common, read};
 use crate::api::shimmy::GenerateRequest as TopLevel;
 use crate::api::{BadRequest, is_empty};
 use crate::registry::KeepAlive;
-use crate::runner::{GenerateSpec, Infill, Input};
+use crate::runner::{GenerateSpec, Input};
 
 /// Ollama keeps the sampling parameters in `options`. Those of shimmy's own dialect at the top level count too,
 /// since the same clients may send both.
@@ -20,8 +20,6 @@ pub struct GenerateRequest {
     top: TopLevel,
     #[schemars(flatten)]
     common: Common,
-    /// What stands behind the gap that the answer fills.
-    suffix: Option<String>,
     /// Paths of the fields that are passed over, e.g. `context`, `options.num_ctx`.
     #[schemars(skip)]
     pub ignored: Vec<String>,
@@ -42,25 +40,19 @@ impl GenerateRequest {
                 return Err(BadRequest(format!("`{field}`: {why}")));
             }
         }
-        let suffix = match body.get("suffix") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()),
-            Some(other) => return Err(BadRequest(format!("suffix is {other}; it must be a text"))),
-        };
         let (mut top, common, mut ignored) = read::<TopLevel>(body)?;
-        ignored.retain(|path| path != "suffix" && NOT_SERVED.iter().all(|(field, _)| path != field));
+        ignored.retain(|path| NOT_SERVED.iter().all(|(field, _)| path != field));
         if top.prompt.is_none() && top.messages.is_none() {
             top.prompt = Some(String::new());
         }
         // Some clients send all fields, whether they have a value for them or not.
         top.system = top.system.filter(|text| !text.is_empty());
-        if suffix.is_some() && (top.raw || top.messages.is_some()) {
-            let why = "`suffix` goes with `prompt`, and not with `raw`: the model's own marks stand around both";
-            return Err(BadRequest(why.into()));
+        top.suffix = top.suffix.filter(|text| !text.is_empty());
+        if top.suffix.is_some() {
+            // A text with a gap has no turns.
+            ignored.extend(top.system.take().map(|_| "system".to_owned()));
         }
-        // A text with a gap has no turns.
-        ignored.extend(top.system.take_if(|_| suffix.is_some()).map(|_| "system".to_owned()));
-        Ok(Self { top, common, suffix, ignored })
+        Ok(Self { top, common, ignored })
     }
 
     #[must_use]
@@ -76,7 +68,7 @@ impl GenerateRequest {
     /// An empty prompt asks for the model to be loaded, or unloaded, and for nothing else.
     #[must_use]
     pub fn only_loads(&self) -> bool {
-        self.top.prompt.as_deref() == Some("") && self.suffix.is_none()
+        self.top.prompt.as_deref() == Some("") && self.top.suffix.is_none()
     }
 
     /// How long the model stays after the answer, where the request says so.
@@ -89,14 +81,7 @@ impl GenerateRequest {
     /// What is out of range.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
         let raw = self.top.raw;
-        let gap = self.suffix.map(|behind| {
-            let before = self.top.prompt.clone().unwrap_or_default();
-            Infill { before, behind, ..Infill::default() }
-        });
         let mut spec = self.common.into_spec(self.top)?;
-        if let Some(gap) = gap {
-            spec.input = Input::Infill(gap);
-        }
         // Whoever writes the prompt's marks reads those of the answer.
         spec.chat.parse = !raw && matches!(spec.input, Input::Messages(_));
         Ok(spec)
@@ -171,10 +156,9 @@ mod tests {
             (json!({ "format": "xml" }), "format is \"xml\"; it must be \"json\" or a JSON schema, which is an object"),
             (json!({ "think": "max" }), "think is \"max\"; it must be true, false, \"low\", \"medium\" or \"high\""),
             (json!({ "top_logprobs": 21 }), "top_logprobs is 21; it must be a number from 0 to 20"),
-            (json!({ "suffix": 1 }), "suffix is 1; it must be a text"),
             (
                 json!({ "suffix": "x", "raw": true }),
-                "`suffix` goes with `prompt`, and not with `raw`: the model's own marks stand around both",
+                "`suffix` goes with `prompt` alone: the model's own marks stand around both",
             ),
             (json!({ "images": ["aGk="] }), "`images`: no model here takes images yet"),
         ] {

@@ -161,7 +161,7 @@ fn model_info(model: &ModelStatus, header: Option<&gguf::Header>) -> Map<String,
     info
 }
 
-/// In Ollama's words. It has none for chat, and this version takes no images, whatever the model could do with them.
+/// In Ollama's words. It has none for chat and for ranking, and this version takes no images, whatever the model could do with them.
 fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
     let Some(facts) = facts else { return vec!["completion"] };
     let word = |capability: &Capability| match capability {
@@ -169,8 +169,8 @@ fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
         Capability::Tools => Some("tools"),
         Capability::Thinking => Some("thinking"),
         Capability::Fim => Some("insert"),
-        Capability::Embeddings | Capability::Rerank => Some("embedding"),
-        Capability::Chat | Capability::Vision => None,
+        Capability::Embeddings => Some("embedding"),
+        Capability::Chat | Capability::Vision | Capability::Rerank => None,
     };
     facts.capabilities.iter().filter_map(word).collect()
 }

@@ -20,6 +20,9 @@ pub struct AdapterRequest {
     pub scale: Option<f32>,
     /// Use it for requests that name no adapters.
     pub default: Option<bool>,
+    /// Paths of the fields that are passed over.
+    #[serde(skip)]
+    pub ignored: Vec<String>,
 }
 
 fn default_model() -> String {
@@ -30,6 +33,7 @@ impl AdapterRequest {
     /// # Errors
     /// The first field that is of a wrong type.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        crate::api::from_value(body)
+        let (request, ignored) = crate::api::read_body::<Self>(&body)?;
+        Ok(Self { ignored, ..request })
     }
 }

@@ -7,10 +7,9 @@ use serde_json::Value;
 use crate::api::{BadRequest, StopList, checked_lora, forms};
 use crate::chat::{Message, Role};
 use crate::engine::Priority;
-use crate::runner::{GenerateSpec, Input, LoraUse, Sampling};
+use crate::runner::{GenerateSpec, Infill, Input, LoraUse, Sampling};
 
-/// Fields that are absent take the model's defaults, and below them those of [`crate::engine::SamplingParams`]. Unknown
-/// fields are passed over.
+/// Fields that are absent take the model's defaults, and below them those of [`crate::engine::SamplingParams`].
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[schemars(
     rename = "shimmy.GenerateRequest",
@@ -19,6 +18,8 @@ use crate::runner::{GenerateSpec, Input, LoraUse, Sampling};
 pub struct GenerateRequest {
     pub model: String,
     pub prompt: Option<String>,
+    /// What stands behind a gap that follows `prompt`; the answer fills it.
+    pub suffix: Option<String>,
     pub messages: Option<Vec<Message>>,
     pub system: Option<String>,
     /// Send `prompt` to the model as it is, without its chat template.
@@ -62,6 +63,9 @@ pub struct GenerateRequest {
     pub stream_options: Option<StreamOptions>,
     /// Absent, the dialect decides: shimmy's own does not stream, Ollama's does.
     pub stream: Option<bool>,
+    /// Paths of the fields that are passed over.
+    #[serde(skip)]
+    pub ignored: Vec<String>,
 }
 
 /// What a stream tells beside the text.
@@ -81,7 +85,8 @@ impl GenerateRequest {
     /// # Errors
     /// The first field that is missing or of a wrong type.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        crate::api::from_value(body)
+        let (request, ignored) = crate::api::read_body::<Self>(&body)?;
+        Ok(Self { ignored, ..request })
     }
 
     /// # Errors
@@ -122,6 +127,16 @@ impl GenerateRequest {
 
     fn input(&self) -> Result<Input, BadRequest> {
         let refuse = |why: &str| Err(BadRequest(why.into()));
+        if let Some(behind) = self.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
+            let alone = !self.raw && self.messages.is_none() && self.system.is_none();
+            return match self.prompt.as_ref().filter(|_| alone) {
+                Some(before) => {
+                    let (before, behind) = (before.clone(), behind.clone());
+                    Ok(Input::Infill(Infill { before, behind, ..Infill::default() }))
+                }
+                None => refuse("`suffix` goes with `prompt` alone: the model's own marks stand around both"),
+            };
+        }
         match (&self.prompt, &self.messages) {
             (Some(_), Some(_)) => refuse("give `prompt` or `messages`, not both"),
             (None, None) => refuse("`prompt` or `messages` is missing"),

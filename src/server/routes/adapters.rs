@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::api::shimmy::AdapterRequest;
 use crate::registry::AdapterChange;
 use crate::server::error::ApiError;
 use crate::server::extract::{JsonBody, PathName, QueryOf};
+use crate::server::ignored::Ignored;
 use crate::server::state::AppState;
 
 #[derive(Debug, Deserialize)]
@@ -32,12 +34,13 @@ pub(in crate::server) async fn list(
 pub(in crate::server) async fn load(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
-    let AdapterRequest { model, name, path, scale, default } = AdapterRequest::from_value(body)?;
+) -> Result<Response, ApiError> {
+    let AdapterRequest { model, name, path, scale, default, ignored } = AdapterRequest::from_value(body)?;
+    let ignored = Ignored::new(&ignored);
     let change = AdapterChange { name, path: path.map(PathBuf::from), scale, default };
     let registry = Arc::clone(&state.registry);
-    let status = blocking(move || Ok(registry.load_adapter(&model, change)?));
-    Ok(Json(json!(status.await?)))
+    let status = blocking(move || Ok(registry.load_adapter(&model, change)?)).await?;
+    Ok(ignored.noted_in(Json(status).into_response()))
 }
 
 pub(in crate::server) async fn unload(

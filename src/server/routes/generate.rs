@@ -17,6 +17,7 @@ use crate::registry::{Cancel, Lease, NotSettled, Registry, RegistryError};
 use crate::runner::{DeltaStream, GenerateSpec, Runner, RunnerError};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
+use crate::server::ignored::Ignored;
 use crate::server::state::AppState;
 use crate::server::stream;
 
@@ -34,16 +35,18 @@ pub(in crate::server) async fn by_dialect(
 
 async fn in_shimmy(state: &AppState, body: Value) -> Result<Response, ApiError> {
     let request = shimmy::GenerateRequest::from_value(body)?;
-    let streams = request.stream.unwrap_or(false);
+    let (streams, ignored) = (request.stream.unwrap_or(false), Ignored::new(&request.ignored));
     let include_usage = request.includes_usage();
     let started = start(state, request.into_spec()?).await?;
-    if streams {
-        return stream::respond(started.deltas, started.lease, shimmy::SseEncoder { include_usage }).await;
-    }
-    let (answer, summary) = stream::collect(started.deltas).await?;
-    drop(started.lease);
-    // A superset of both dialects' bodies.
-    Ok(Json(whole_body(&started.model, &answer, &summary, started.load_ms)).into_response())
+    let response = if streams {
+        stream::respond(started.deltas, started.lease, shimmy::SseEncoder { include_usage }).await?
+    } else {
+        let (answer, summary) = stream::collect(started.deltas).await?;
+        drop(started.lease);
+        // A superset of both dialects' bodies.
+        Json(whole_body(&started.model, &answer, &summary, started.load_ms)).into_response()
+    };
+    Ok(ignored.noted_in(response))
 }
 
 /// A generation that runs, or several.

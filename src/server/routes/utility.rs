@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
 
 use super::generate::{Started, start, with_model};
 use crate::api::infill::{InfillEncoder, InfillRequest, infill_body};
@@ -17,8 +16,9 @@ use crate::server::stream;
 pub(in crate::server) async fn tokenize(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let asked = TokenizeRequest::from_value(body)?;
+    let ignored = Ignored::new(&asked.ignored);
     let answer = with_model(&state, asked.model.clone(), move |runner| {
         let tokens = runner.tokenize(&asked.content, asked.add_special, asked.parse_special)?;
         Ok(if asked.with_pieces {
@@ -27,25 +27,27 @@ pub(in crate::server) async fn tokenize(
             utility::tokens_body(&tokens)
         })
     });
-    Ok(Json(answer.await?))
+    Ok(ignored.noted_in(Json(answer.await?).into_response()))
 }
 
 pub(in crate::server) async fn detokenize(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let asked = DetokenizeRequest::from_value(body)?;
+    let ignored = Ignored::new(&asked.ignored);
     let pieces = with_model(&state, asked.model, move |runner| runner.pieces(&asked.tokens));
-    Ok(Json(utility::content_body(&pieces.await?)))
+    Ok(ignored.noted_in(Json(utility::content_body(&pieces.await?)).into_response()))
 }
 
 pub(in crate::server) async fn apply_template(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
-    let spec = utility::template_spec(body)?;
+) -> Result<Response, ApiError> {
+    let (spec, ignored) = utility::template_spec(body)?;
+    let ignored = Ignored::new(&ignored);
     let prompt = with_model(&state, spec.model.clone(), move |runner| runner.prompt(&spec));
-    Ok(Json(utility::prompt_body(&prompt.await?.text)))
+    Ok(ignored.noted_in(Json(utility::prompt_body(&prompt.await?.text)).into_response()))
 }
 
 pub(in crate::server) async fn infill(

@@ -18,7 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let mut cases = vec![
         post("utility_apply_template", "/apply-template", json!({ "model": MODEL, "messages": messages })),
-        post("utility_tokenize_nothing", "/tokenize", json!({ "model": MODEL, "content": "" })),
+        post("utility_tokenize_nothing", "/tokenize", json!({ "model": MODEL, "content": "", "with_scores": true })),
         post("utility_error_no_content", "/tokenize", json!({ "model": MODEL })),
         post("utility_error_unknown_model", "/tokenize", json!({ "model": "nothing", "content": "x" })),
         post("utility_error_no_such_token", "/detokenize", json!({ "model": MODEL, "tokens": [999_999_999] })),
@@ -40,6 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
             post("rerank", "/v1/rerank", rank("stub", json!({ "user": "me" }))),
             post("rerank_best", "/v1/rerank", rank("stub", json!({ "top_n": 1, "return_documents": true }))),
             post("infill_stream", "/infill", gap("stub", all)),
+            post("infill_shimmy", "/api/generate", json!({ "model": "stub", "prompt": "a", "suffix": "b", "seed": 7 })),
             post(
                 "infill_ollama",
                 "/ollama/api/generate",
