@@ -9,7 +9,7 @@ import urllib.request
 import httpx
 import ollama
 
-from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, stops_working
+from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, started, stops_working
 
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 COLD = {"temperature": 0, "num_predict": 32}
@@ -132,17 +132,23 @@ def copies(client):
     assert client.delete("mine").status == "success"
     fails(404, lambda: client.show("mine"))
     # The file is the user's.
-    assert "in the server's settings" in fails(403, lambda: client.delete(NAME))
+    assert "the file is yours" in fails(403, lambda: client.delete(NAME))
     fails(404, lambda: client.delete("nothing"))
     assert client.show(NAME).details.family == "llama"
 
 
-def pulling(client):
+def pulling(client, shimmy, model):
     assert [step.status for step in client.pull(NAME, stream=True)][-1] == "success"
     assert client.pull(NAME).status == "success"
-    # ollama_store.py fetches.
-    assert "alone" in fails(403, lambda: client.pull("nothing"))
-    assert "alone" in fails(403, lambda: list(client.pull("nothing", stream=True)))
+    # ollama_store.py fetches; here is no way to a registry. In a stream the package knows no status of what fails on the way.
+    assert "refused" in fails(502, lambda: client.pull("nothing"))
+    assert "refused" in fails(-1, lambda: list(client.pull("nothing", stream=True)))
+    # A file that was named is served alone.
+    with started(shimmy, "serve", "--model", model) as address:
+        alone = ollama.Client(host=f"http://{address}")
+        assert "alone" in fails(403, lambda: alone.pull("nothing"))
+        assert "alone" in fails(403, lambda: list(alone.pull("nothing", stream=True)))
+        assert "in the server's settings" in fails(403, lambda: alone.delete(NAME))
 
 
 def errors(client, address):
@@ -197,7 +203,7 @@ def unloading(client):
     assert client.generate(model=NAME, keep_alive=0).done_reason == "unload" and not here(client)
 
 
-def main(address, _shimmy, _model):
+def main(address, shimmy, model):
     client = ollama.Client(host=f"http://{address}")
     expected = plain(client)
     streaming(client, expected)
@@ -208,7 +214,7 @@ def main(address, _shimmy, _model):
     embedding(client)
     models(client, address)
     copies(client)
-    pulling(client)
+    pulling(client, shimmy, model)
     errors(client, address)
     timeout(address)
     cancelling(client, address)
