@@ -15,6 +15,7 @@ FRANCE = {"prompt": "The capital of France is", "max_tokens": 4, "temperature": 
 RESPOND = {"input": "What is 2+2?", "max_output_tokens": 16, "temperature": 0, "seed": 1}
 ADD = {"type": "function", "name": "add", "description": "Adds", "parameters": PARAMETERS}
 ADD_ANTHROPIC = {"name": "add", "description": "Adds", "input_schema": PARAMETERS}
+GAP = {"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 8, "temperature": 0}
 OPTIONS = {"num_predict": 16, "temperature": 0, "seed": 1}
 
 OPENAI = {
@@ -99,6 +100,11 @@ OWN = {
     "tokenize special": ("/tokenize", {"content": "<|im_start|>", "parse_special": False, "add_special": True}),
     "detokenize": ("/detokenize", {"tokens": [19556, 905]}),
     "apply template": ("/apply-template", {"messages": QUESTION}),
+    "infill": ("/infill", GAP),
+    "infill stream": ("/infill", {**GAP, "stream": True}),
+    "infill no suffix": ("/infill", {"input_prefix": "def add(a, b):"}),
+    "rerank": ("/v1/rerank", {"query": "a city", "documents": ["Paris is a city.", "Two and two are four."]}),
+    "rerank no documents": ("/v1/rerank", {"query": "a city"}),
 }
 OLLAMA = {
     "ollama chat": ("/api/chat", {"messages": QUESTION, "options": OPTIONS, "stream": False}),
