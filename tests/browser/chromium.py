@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 
 from websockets.sync.client import connect
 
@@ -24,13 +25,20 @@ def browser(program, *options):
             lines = iter(process.stderr.readline, "")
             address = next((line.split(" on ")[1].strip() for line in lines if "DevTools listening on " in line), None)
             assert address, f"{program} did not start"
+            # It would wait where nobody reads what else it says.
+            threading.Thread(target=read_to_end, args=[process.stderr], daemon=True).start()
             with connect(address, max_size=None, proxy=None) as socket:
                 yield Browser(socket)
         finally:
             # The program may be a script that starts the browser and others beside it.
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=30)
-            process.stderr.close()
+
+
+def read_to_end(file):
+    with file:
+        for _ in file:
+            pass
 
 
 class Browser:
