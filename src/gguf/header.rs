@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
-use super::read::Keep;
+use super::read::{Keep, looks_like_control};
 use super::types::{TensorType, file_type_name};
 
 /// A metadata value.
@@ -23,12 +23,12 @@ pub enum Value {
     I64(i64),
     F64(f64),
     Strings(Vec<String>),
-    /// An array of anything but strings, of which only the first elements are kept, or a long list of strings of which
+    /// An array of anything but strings, of which only type and length are kept, or a long list of strings of which
     /// [`Header::skim`] kept the control tokens. `kind` is GGUF's number of the element type.
     Array {
         kind: u32,
         len: u64,
-        head: Vec<Value>,
+        control_tokens: Vec<String>,
     },
 }
 
@@ -223,13 +223,11 @@ impl Header {
 
     /// Tokens of the vocabulary that look like control tokens, e.g. `<|im_end|>`.
     pub fn control_tokens(&self) -> impl Iterator<Item = &str> {
-        let (all, kept): (&[String], &[Value]) = match self.get("tokenizer.ggml.tokens") {
-            Some(Value::Strings(tokens)) => (tokens, &[]),
-            Some(Value::Array { head, .. }) => (&[], head),
-            _ => (&[], &[]),
+        let tokens: &[String] = match self.get("tokenizer.ggml.tokens") {
+            Some(Value::Strings(tokens) | Value::Array { control_tokens: tokens, .. }) => tokens,
+            _ => &[],
         };
-        let looks = |token: &&str| token.starts_with('<') || token.starts_with("▁<");
-        all.iter().map(String::as_str).filter(looks).chain(kept.iter().filter_map(Value::as_str))
+        tokens.iter().map(String::as_str).filter(|token| looks_like_control(token))
     }
 
     /// Tokens that the model was trained for.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use super::error::GgufError;
@@ -41,8 +41,13 @@ pub(super) fn read(path: &Path, keep: Keep) -> Result<Header, GgufError> {
         let kind = if metadata.is_dir() { "a directory" } else { "a pipe, socket or device" };
         return Err(GgufError::Invalid { path: path.to_owned(), what: format!("is {kind}, not a GGUF file") });
     }
-    let inner = BufReader::with_capacity(1 << 18, file);
+    let inner = Steps::new(file);
     Reader { inner, path, len: metadata.len(), at: 0, keep }.header()
+}
+
+/// Vocabularies write single bytes as `<0x0A>`, which are no control tokens.
+pub(super) fn looks_like_control(token: &str) -> bool {
+    (token.starts_with('<') && !token.starts_with("<0x")) || token.starts_with("▁<")
 }
 
 pub(super) fn parse(bytes: &[u8], keep: Keep) -> Result<Header, GgufError> {
@@ -56,6 +61,68 @@ fn open(path: &Path) -> std::io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
     options.open(path)
+}
+
+/// Reads a little first, which is all of a small header, and then much at once.
+struct Steps<R> {
+    inner: R,
+    buffer: Vec<u8>,
+    at: usize,
+    end: usize,
+}
+
+impl<R: Read> Steps<R> {
+    const FIRST: usize = 16 << 10;
+    const NEXT: usize = 256 << 10;
+
+    fn new(inner: R) -> Self {
+        Self { inner, buffer: Vec::new(), at: 0, end: 0 }
+    }
+}
+
+impl<R: Read> BufRead for Steps<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.end {
+            let step = if self.buffer.is_empty() { Self::FIRST } else { Self::NEXT };
+            if self.buffer.len() < step {
+                self.buffer = vec![0; step];
+            }
+            self.end = self.inner.read(&mut self.buffer)?;
+            self.at = 0;
+        }
+        Ok(&self.buffer[self.at..self.end])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.end);
+    }
+}
+
+impl<R: Read> Read for Steps<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut ready = self.fill_buf()?;
+        let n = ready.read(out)?;
+        self.consume(n);
+        Ok(n)
+    }
+
+    fn read_exact(&mut self, out: &mut [u8]) -> io::Result<()> {
+        if let Some(ready) = self.buffer[self.at..self.end].get(..out.len()) {
+            out.copy_from_slice(ready);
+            self.at += out.len();
+            return Ok(());
+        }
+        let mut left = out;
+        while !left.is_empty() {
+            match self.read(left) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => left = &mut left[n..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Reader<'a, R> {
@@ -147,7 +214,7 @@ impl<R: BufRead> Reader<'_, R> {
         })
     }
 
-    /// Arrays of strings are kept, arrays of numbers too where they are short; of longer ones only type and length.
+    /// Arrays of strings are kept; of those of numbers only type and length, since nothing asks for more.
     fn list(&mut self, depth: u32) -> Result<Value, GgufError> {
         if depth >= MAX_ARRAY_DEPTH {
             return Err(self.invalid("metadata arrays are nested too deep".into()));
@@ -162,24 +229,24 @@ impl<R: BufRead> Reader<'_, R> {
             9 => 12,
             kind => return Err(self.invalid(format!("a metadata array has the unknown type {kind}"))),
         };
-        const KEPT: u64 = 1024;
+        /// Of a longer list of strings only control tokens are kept, where no vocabulary is built.
+        const SHORT: u64 = 64;
         self.need(n.saturating_mul(smallest))?;
         match kind {
             8 if n > MAX_STRINGS => {
                 Err(self.invalid(format!("a list claims {n} strings; at most {MAX_STRINGS} are allowed")))
             }
-            8 if self.keep == Keep::ControlTokens && n > KEPT => self.control_tokens(n),
+            8 if self.keep == Keep::ControlTokens && n > SHORT => self.control_tokens(n),
             8 => Ok(Value::Strings((0..n).map(|_| self.string(MAX_STRING_BYTES)).collect::<Result<_, _>>()?)),
             9 => {
                 for _ in 0..n {
                     self.list(depth + 1)?;
                 }
-                Ok(Value::Array { kind, len: n, head: Vec::new() })
+                Ok(Value::Array { kind, len: n, control_tokens: Vec::new() })
             }
             kind => {
-                let head = (0..n.min(KEPT)).map(|_| self.value(kind, depth)).collect::<Result<_, _>>()?;
-                self.skip(n.saturating_sub(KEPT) * smallest)?;
-                Ok(Value::Array { kind, len: n, head })
+                self.skip(n.saturating_mul(smallest))?;
+                Ok(Value::Array { kind, len: n, control_tokens: Vec::new() })
             }
         }
     }
@@ -187,7 +254,7 @@ impl<R: BufRead> Reader<'_, R> {
     /// Strings such as `<|fim_prefix|>`, of a list of `n`.
     fn control_tokens(&mut self, n: u64) -> Result<Value, GgufError> {
         const LONGEST: u64 = 32;
-        let mut head = Vec::new();
+        let mut control_tokens = Vec::new();
         for _ in 0..n {
             let len = self.string_len(MAX_STRING_BYTES)?;
             if len > LONGEST {
@@ -198,10 +265,11 @@ impl<R: BufRead> Reader<'_, R> {
             let bytes = &mut bytes[..usize::try_from(len).unwrap_or(0)];
             self.fill(bytes)?;
             if bytes.starts_with(b"<") || bytes.starts_with("▁<".as_bytes()) {
-                head.extend(std::str::from_utf8(bytes).ok().map(|text| Value::String(text.to_owned())));
+                let text = std::str::from_utf8(bytes).ok().filter(|text| looks_like_control(text));
+                control_tokens.extend(text.map(str::to_owned));
             }
         }
-        Ok(Value::Array { kind: 8, len: n, head })
+        Ok(Value::Array { kind: 8, len: n, control_tokens })
     }
 
     fn string_len(&mut self, limit: u64) -> Result<u64, GgufError> {

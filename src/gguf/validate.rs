@@ -174,7 +174,7 @@ enum ListKind {
 fn check_lists(header: &Header) -> Result<(), String> {
     for (suffix, wanted) in LISTS {
         let found = match header.get_of_architecture(suffix) {
-            Some(Value::Strings(_)) => ListKind::Text,
+            Some(Value::Strings(_) | Value::Array { kind: 8, .. }) => ListKind::Text,
             Some(Value::Array { kind: 6, .. }) => ListKind::Float,
             // Lists of anything else are refused by llama.cpp itself.
             _ => *wanted,
