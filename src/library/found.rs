@@ -66,6 +66,8 @@ impl Shards {
 pub struct OllamaLayers {
     /// The file that names them.
     pub manifest: PathBuf,
+    /// Its SHA-256, in hexadecimal digits.
+    pub digest: String,
     /// In Go's template language.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,

@@ -1,11 +1,12 @@
 //! Reads what Ollama has downloaded: a manifest names blobs, one of which is the GGUF file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use walkdir::WalkDir;
 
 use super::found::{OllamaLayers, Problem};
 use super::notes::Notes;
+use super::pull::Digest;
 use super::pull::manifest::{Layer, LayerKind, Manifest, small_file};
 use super::shards::{self, Group};
 use super::walk::File;
@@ -65,7 +66,8 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
     let below = path.strip_prefix(manifests).map_err(|error| error.to_string())?;
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().to_lowercase()).collect();
     let [host, namespace, model, tag] = parts.as_slice() else { return Ok(None) };
-    let manifest = Manifest::read(path)?;
+    let text = small_file(path)?;
+    let manifest = Manifest::parse(&text)?;
     let blob = |layer: &Layer| {
         let path = dir.join("blobs").join(layer.digest.file_name());
         File::at(path.clone())
@@ -83,7 +85,11 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
         longer,
         weights,
         projector: manifest.of_kind(LayerKind::Projector).next().map(blob).transpose()?,
-        layers: read_layers(path.to_owned(), &manifest.layers, &blob)?,
+        layers: OllamaLayers {
+            manifest: path.to_owned(),
+            digest: Digest::of(&text).hex().to_owned(),
+            ..read_layers(&manifest.layers, &blob)?
+        },
     }))
 }
 
@@ -102,12 +108,8 @@ fn weights_of(
     group.map(Some).ok_or_else(|| format!("needs {}, which is not there; pull the model again", dir.display()))
 }
 
-fn read_layers(
-    manifest: PathBuf,
-    layers: &[Layer],
-    blob: &impl Fn(&Layer) -> Result<File, String>,
-) -> Result<OllamaLayers, String> {
-    let mut read = OllamaLayers { manifest, ..OllamaLayers::default() };
+fn read_layers(layers: &[Layer], blob: &impl Fn(&Layer) -> Result<File, String>) -> Result<OllamaLayers, String> {
+    let mut read = OllamaLayers::default();
     let bytes = |layer: &Layer| small_file(&blob(layer)?.path);
     let text = |layer: &Layer| Ok::<_, String>(String::from_utf8_lossy(&bytes(layer)?).into_owned());
     for layer in layers {

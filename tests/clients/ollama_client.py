@@ -132,7 +132,7 @@ def copies(client):
     assert client.delete("mine").status == "success"
     fails(404, lambda: client.show("mine"))
     # The file is the user's.
-    assert "the file is yours" in fails(403, lambda: client.delete(NAME))
+    assert "is not in shimmy's own folder" in fails(403, lambda: client.delete(NAME))
     fails(404, lambda: client.delete("nothing"))
     assert client.show(NAME).details.family == "llama"
 
@@ -141,6 +141,9 @@ def pulling(client, shimmy, model):
     assert [step.status for step in client.pull(NAME, stream=True)][-1] == "success"
     assert client.pull(NAME).status == "success"
     # ollama_store.py fetches; here is no way to a registry. In a stream the package knows no status of what fails on the way.
+    for name in ("localhost:5000/a/b", "http://127.0.0.1/model.gguf"):
+        assert "neither the hub nor" in fails(403, lambda: client.pull(name))
+        assert "neither the hub nor" in fails(403, lambda: list(client.pull(name, stream=True)))
     assert "refused" in fails(502, lambda: client.pull("nothing"))
     assert "refused" in fails(-1, lambda: list(client.pull("nothing", stream=True)))
     # A file that was named is served alone.

@@ -218,12 +218,15 @@ fn modified_at(model: &ModelStatus) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
-/// Looks like the SHA-256 of Ollama's manifests, which clients compare and show the beginning of. A real one would mean
-/// reading gigabytes; this one changes when the file does. It is FNV-1a over path, size and time, or over the name
+/// The SHA-256 of a model's manifest, as Ollama's, which clients compare and show the beginning of. A model without one gets what
+/// looks like it: a real one would mean reading gigabytes; this one changes when the file does. It is FNV-1a over path, size and time, or over the name
 /// of a model without a file, four times from different beginnings.
 fn digest(model: &ModelStatus) -> String {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
+    if let Some(manifest) = model.facts.as_ref().and_then(|facts| facts.manifest.as_deref()) {
+        return manifest.to_owned();
+    }
     let of = match &model.path {
         Some(path) => format!("{path}\n{}\n{}", model.size_bytes, modified_at(model)),
         None => model.name.clone(),
@@ -334,6 +337,8 @@ mod tests {
         assert_ne!(one, digest(&ModelStatus { name: "n".into(), ..status(None) }));
         let file = status(Some("/a".into()));
         assert_ne!(digest(&file), digest(&ModelStatus { size_bytes: 8, ..file.clone() }));
+        let facts = Facts { manifest: Some("ab".into()), ..Facts::default() };
+        assert_eq!(digest(&ModelStatus { facts: Some(facts), ..file }), "ab");
     }
 
     #[test]

@@ -56,6 +56,14 @@ fn a_model_is_made_of_what_was_sent_and_shown_with_all_that_it_was_made_of() {
     assert_eq!(made(json!({ "model": "MINE", "from": "second", "system": "Whisper.", "stream": false })).status, 200);
     assert_eq!(names(&server), ["mine:latest", "second:latest"]);
     assert_eq!(server.post("/api/show", &json!({ "model": "mine" })).json()["system"], "Whisper.");
+    let digests: Vec<Value> = server.get("/api/tags").json()["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["digest"].clone())
+        .collect();
+    let manifest = machine.root().join("manifests/registry.ollama.ai/library/second/latest");
+    assert!(digests.contains(&json!(Digest::of(&fs::read(manifest).unwrap()).hex())), "{digests:?}");
     // It outlives the server.
     let (_, shown, _) = machine.run(&["show", "second", "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
