@@ -6,7 +6,7 @@ use crate::llama::{Batch, Context, LlamaError, Pos, Token};
 
 /// Tokens of a text behind which GPUs have other programs for attention.
 const BEHIND: usize = 1024;
-/// Where a pass takes so long, larger ones would keep a load waiting for nothing.
+/// Where a pass takes so long, larger ones would keep a load waiting.
 const SLOW: Duration = Duration::from_millis(250);
 
 /// Tokens per second for a prompt of `n` tokens, of which only the last asks for logits.
@@ -52,8 +52,8 @@ pub fn generation_speed(context: &mut Context, n: usize) -> Result<f64, LlamaErr
 }
 
 /// What passes of the `sizes` take, from the smallest on, of which as many rows ask for logits as may. A device compiles at the
-/// first pass of each kind, for what lies behind a long text and for what does not, so that does not count. Ends early
-/// on a device that is slow.
+/// first pass of each kind, for what lies behind a long text and for what does not, so that does not count. None on a
+/// device that is slow.
 ///
 /// # Errors
 /// What a decode failed with.
@@ -69,15 +69,16 @@ pub(super) fn pass_times(
         let took = pass_time(context, 0, *rows, n_outputs)?;
         times.push((*rows, took));
         if took > SLOW {
-            return Ok(times);
+            return Ok(Vec::new());
         }
     }
-    let behind = BEHIND.min(context.n_ctx_seq().saturating_sub(sizes.iter().copied().max().unwrap_or(0)));
-    prompt_speed(context, behind.max(1))?;
-    for rows in sizes {
-        pass_time(context, behind, *rows, n_outputs)?;
+    if context.n_ctx_seq() >= BEHIND + sizes.iter().copied().max().unwrap_or(0) {
+        prompt_speed(context, BEHIND)?;
+        for rows in sizes {
+            pass_time(context, BEHIND, *rows, n_outputs)?;
+        }
+        context.kv().clear()?;
     }
-    context.kv().clear()?;
     for (rows, best) in &mut times {
         *best = pass_time(context, 0, *rows, n_outputs)?.min(*best);
     }

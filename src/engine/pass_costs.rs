@@ -44,17 +44,15 @@ impl PassCosts {
 
     /// A pass of so many rows took so long: less than it did while it was tried, when the driver may still have been compiling.
     pub fn learn(&mut self, rows: usize, took: Duration) {
-        if let Some((measured, cost)) = self.0.iter_mut().find(|(measured, _)| *measured >= rows)
-            && (*measured == rows || *measured <= MANY)
-        {
+        if let Some((_, cost)) = self.0.iter_mut().find(|(measured, _)| *measured == rows) {
             *cost = cost.min(took.as_secs_f64());
         }
     }
 
-    /// Rows of a pass that is to decode `decoding` sequences and has `prompt` tokens to compute beside.
-    pub fn rows(&self, decoding: usize, prompt: usize) -> usize {
-        let wanted = decoding + prompt;
-        if decoding == 0 || prompt == 0 {
+    /// Rows of a pass that is to decode `decoding` sequences and has `more` tokens to compute beside: of prompts, and guesses.
+    pub fn rows(&self, decoding: usize, more: usize) -> usize {
+        let wanted = decoding + more;
+        if decoding == 0 || more == 0 {
             return self.best(wanted, wanted, f64::INFINITY);
         }
         // The next step at least, or prompts would never come to an end.
@@ -132,9 +130,10 @@ mod tests {
     #[test]
     fn what_was_measured_too_high_is_put_right() {
         let mut costs = costs(&[(4, 23), (8, 32), (128, 19)]);
-        costs.learn(7, Duration::from_millis(9));
-        costs.learn(8, Duration::from_millis(40));
-        assert_eq!(costs, PassCosts(vec![(4, 0.023), (8, 0.009), (128, 0.019)]));
+        for (rows, ms) in [(8, 9), (8, 40), (7, 1), (65, 10)] {
+            costs.learn(rows, Duration::from_millis(ms));
+        }
+        assert_eq!(costs, PassCosts(vec![(4, 0.023), (8, 0.009), (128, 0.019)]), "fewer rows say nothing of more");
     }
 
     #[test]

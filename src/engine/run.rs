@@ -325,9 +325,13 @@ impl<F: Forward> Engine<F> {
             let mut n_batch = shape.n_batch;
             let mut prefill = self.pace.budget(decoding, prefilling);
             if self.costs.is_known() && !self.config.deterministic {
-                let left = |view: &View| if let Work::Prefill { left, cut } = view.work { left.min(cut) } else { 0 };
-                let prompt = self.views.iter().map(left).sum();
-                n_batch = self.costs.rows(decoding, prompt).min(n_batch);
+                let more = |view: &View| match view.work {
+                    Work::Prefill { left, cut } => left.min(cut),
+                    Work::Decode { guesses } => guesses,
+                    Work::Rest => 0,
+                };
+                let more = self.views.iter().map(more).sum();
+                n_batch = self.costs.rows(decoding, more).min(n_batch);
                 prefill = n_batch.saturating_sub(decoding);
             } else if !self.config.deterministic && !self.tiles_pay() {
                 n_batch = n_batch.min(shape.tile - 1);

@@ -1,5 +1,8 @@
 //! The whole engine on a simulated machine: random arrivals, cancels and sizes. `SHIMMY_SEED=n` repeats one run.
 
+#[path = "guess_tests.rs"]
+mod guesses;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};

@@ -76,8 +76,8 @@ impl LocalRunner {
             adaptive_threads: spec.threads.is_none() && !spec.serve.deterministic,
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
-            // For one stream alone there is nothing to choose.
-            warm_up: layout.parallel > 1,
+            // For one stream alone there is nothing to choose, and texts are embedded elsewhere.
+            warm_up: layout.parallel > 1 && model.pooling().is_none(),
         };
         let (engine, memory) = EngineHandle::start_llama(&model, usual_set.clone(), context, layout.n_ctx_seq, config)
             .map_err(load_error)?;
