@@ -325,12 +325,7 @@ impl<F: Forward> Engine<F> {
             let mut n_batch = shape.n_batch;
             let mut prefill = self.pace.budget(decoding, prefilling);
             if self.costs.is_known() && !self.config.deterministic {
-                let more = |view: &View| match view.work {
-                    Work::Prefill { left, cut } => left.min(cut),
-                    Work::Decode { guesses } => guesses,
-                    Work::Rest => 0,
-                };
-                let more = self.views.iter().map(more).sum();
+                let more = self.views.iter().map(View::beside).sum();
                 n_batch = self.costs.rows(decoding, more).min(n_batch);
                 prefill = n_batch.saturating_sub(decoding);
             } else if !self.config.deterministic && !self.tiles_pay() {

@@ -26,6 +26,15 @@ pub struct View {
 }
 
 impl View {
+    /// Rows that it could use in a pass that decodes beside it: of its prompt, or guesses.
+    pub fn beside(&self) -> usize {
+        match self.work {
+            Work::Prefill { left, cut } => left.min(cut),
+            Work::Decode { guesses } => guesses,
+            Work::Rest => 0,
+        }
+    }
+
     fn decodes(&self) -> bool {
         matches!(self.work, Work::Decode { .. })
     }

@@ -109,7 +109,7 @@ fn commands_of_curl_are_answered() {
     lora("llama", "blk.0.attn_q.weight", [576, 576], 2.0).write(&poet).unwrap();
     // What stands for something of the reader's own.
     let own = |text: &str| {
-        let named = text.replace("/NAME/", "/stub/").replace("smollm2-135m-instruct", "stub");
+        let named = text.replace("/NAME/", "/stub/").replace("smollm2-135m-instruct", "stub").replace("MODEL", "stub");
         named.replace("/data/lora/poet.gguf", poet.to_str().unwrap()).replace("$KEY", "a-key")
     };
     let commands = all_of("curl");
