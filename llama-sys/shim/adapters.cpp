@@ -55,15 +55,16 @@ int shim_set_adapters(llama_context * ctx, llama_adapter_lora ** adapters, float
             return fail(SHIM_REFUSED, "llama.cpp refused the adapters");
         }
 #ifdef SHIM_CHEAP_SWITCH
-        if (!was_due && due) {
+        if (due) {
             uint32_t nodes = 0;
             for (size_t i = 0; i < n; i++) {
                 nodes += adapters[i]->get_n_nodes();
             }
-            if (nodes <= reserved_nodes) {
+            if (!was_due && nodes <= reserved_nodes) {
                 (ctx->*access(LatestGraph()))->reset();
                 due = false;
             } else {
+                // Also where an earlier reservation failed: it must not be made up for in a decode, without the model's lock.
                 *short_of_nodes = true;
             }
         }
