@@ -140,6 +140,10 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
         (json!({ "files": { "m": weights }, "model": "a/b/c/d" }), 400, "three parts"),
         (json!({ "files": { "m": weights }, "quantize": "q4_0" }), 400, "does not quantise"),
     ] {
+        // Other builds have no model without a file.
+        if cfg!(feature = "llama") && body["from"] == "stub" {
+            continue;
+        }
         let (found, why) = refused(body.clone());
         assert!(found == status && why.contains(word), "{body}: {found} {why}");
     }
