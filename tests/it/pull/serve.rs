@@ -262,6 +262,23 @@ fn models_are_deleted_and_copied_as_ollama_does_it() {
     assert_eq!((delete("borrowed").status, names(&server)), (200, vec!["theirs:latest".to_owned()]));
 }
 
+/// Clients that try again after an answer got lost, and scripts, must not remove what comes next in the family.
+#[test]
+fn a_model_is_deleted_by_its_own_name_alone() {
+    let machine = Machine::new();
+    machine.pull("tiny", &model(1, 1));
+    assert_eq!(machine.run(&["cp", "tiny", "tiny:8b"]).0, Some(0));
+    let server = serve(&machine);
+    let delete =
+        |name: &str| server.request("DELETE", "/api/delete", &[], &json!({ "model": name }).to_string()).status;
+    assert_eq!((delete("tiny:latest"), delete("tiny:latest"), delete("tiny"), delete("default")), (200, 404, 404, 404));
+    assert_eq!(names(&server), ["tiny:8b"]);
+    let (code, _, reason) = machine.run(&["rm", "tiny"]);
+    assert!(code == Some(1) && reason.contains("registry.ollama.ai/library/tiny:8b, give its whole name"), "{reason}");
+    assert_eq!(delete("library/Tiny:8B"), 200);
+    assert!(names(&server).is_empty());
+}
+
 #[test]
 fn blobs_are_taken_whole_and_as_they_are_called() {
     let machine = Machine::new();
