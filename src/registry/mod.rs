@@ -28,7 +28,7 @@ pub use pool::Cancel;
 
 use crate::library::{Facts, nearest, untagged};
 use crate::placement::{MemoryPlan, NO_LIMIT};
-use crate::runner::{self, LoadSpec};
+use crate::runner::{self, LoadSpec, ModelSource};
 use adapters::Adapters;
 use entry::Entry;
 use loader::RunnerLoader;
@@ -209,6 +209,12 @@ impl Registry {
     pub fn has_model(&self, name: &str) -> bool {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         spellings(name).iter().any(|spelling| entries.contains_key(spelling))
+    }
+
+    /// Whether its file is yet to be fetched.
+    #[must_use]
+    pub fn is_absent(&self, name: &str) -> bool {
+        self.find_known(name).is_ok_and(|entry| matches!(entry.spec().source, ModelSource::Absent { .. }))
     }
 
     /// All models, by name.

@@ -124,6 +124,19 @@ impl Models {
         }
     }
 
+    /// Whether it is a source of the config file that was not fetched yet.
+    pub fn is_absent(&self, status: &ModelStatus) -> bool {
+        self.registry.is_absent(&status.name)
+    }
+
+    /// Whether the name means this model whatever else there is, and not as the only one of its family.
+    pub fn is_called(&self, status: &ModelStatus, asked: &str) -> bool {
+        let bare = untagged(asked);
+        bare == untagged(&status.name)
+            || self.registry.aliases().iter().any(|(alias, _)| *alias == bare)
+            || lock(&self.live).found(&status.name).is_some_and(|found| found.is_called(asked))
+    }
+
     /// What the disk has of a model.
     ///
     /// # Errors
