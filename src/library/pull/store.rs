@@ -164,6 +164,29 @@ impl Store {
         self.names().filter_map(|(name, path)| Some((name, Manifest::read(&path).ok()?))).collect()
     }
 
+    /// All models, for removals: a manifest that cannot be read names blobs that we do not know of.
+    fn all(&self) -> Result<Vec<(ModelName, Manifest)>, StoreError> {
+        let manifests = self.manifests();
+        let mut all = Vec::new();
+        for entry in WalkDir::new(&manifests).min_depth(4).max_depth(4) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => continue,
+                Err(error) => {
+                    let path = error.path().unwrap_or(&manifests).to_owned();
+                    return Err(StoreError::Damaged { path, what: format!("cannot be read: {error}") });
+                }
+            };
+            let name = entry.path().strip_prefix(&manifests).ok().and_then(ModelName::at);
+            if let Some(name) = name.filter(|_| !entry.file_type().is_dir()) {
+                let path = entry.into_path();
+                let read = Manifest::read(&path);
+                all.push((name, read.map_err(|what| StoreError::Damaged { path, what })?));
+            }
+        }
+        Ok(all)
+    }
+
     /// Names with the files of their manifests.
     fn names(&self) -> impl Iterator<Item = (ModelName, PathBuf)> {
         let manifests = self.manifests();
@@ -256,7 +279,13 @@ impl Store {
     }
 
     fn remove_unused(&self, removed: &Manifest) -> Result<u64, StoreError> {
-        let others = self.list();
+        let others = match self.all() {
+            Ok(others) => others,
+            Err(error) => {
+                tracing::warn!(%error, "no files were removed, since this may need them; remove it, and then what is left over with `shimmy rm --unfinished`");
+                return Ok(0);
+            }
+        };
         let used: HashSet<&Digest> =
             others.iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| &layer.digest).collect();
         let first = |manifest: &Manifest| manifest.of_kind(LayerKind::Model).next().map(|layer| layer.digest.clone());
@@ -287,12 +316,8 @@ impl Store {
             return Ok(0);
         }
         let _lock = self.lock()?;
-        // A manifest that cannot be read names blobs that we do not know of.
-        for (_, path) in self.names() {
-            Manifest::read(&path).map_err(|what| StoreError::Damaged { path, what })?;
-        }
         let used: HashSet<Digest> =
-            self.list().iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| layer.digest.clone()).collect();
+            self.all()?.iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| layer.digest.clone()).collect();
         let mut freed = 0;
         for entry in fs::read_dir(&dir).map_err(at(&dir))? {
             let path = entry.map_err(at(&dir))?.path();

@@ -96,6 +96,20 @@ fn blobs_that_nobody_names_go_and_new_ones_may_still_be_named() {
 }
 
 #[test]
+fn nothing_is_removed_that_a_manifest_may_name_which_cannot_be_read() {
+    let (_dir, store) = store();
+    let manifest = add(&store, "a", &["weights"]);
+    store.copy("a", &"b".parse().expect("a name")).expect("copied");
+    std::fs::write(store.root().join("manifests/registry.ollama.ai/library/b/latest"), "{").expect("written");
+    assert_eq!(store.remove("a").expect("its name goes").freed_bytes, 0);
+    assert!(manifest.blobs().all(|layer| store.has(&layer.digest)));
+    add(&store, "c", &["one"]);
+    let old = add(&store, "d", &["two"]);
+    add(&store, "d", &["three"]);
+    assert!(old.blobs().all(|layer| store.has(&layer.digest)), "what d was before");
+}
+
+#[test]
 fn names_that_can_mean_two_are_not_guessed_at() {
     let (_dir, store) = store();
     add(&store, "me/a:1", &["one"]);
