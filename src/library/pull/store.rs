@@ -86,12 +86,13 @@ impl Store {
     pub fn model_file(&self, manifest: &Manifest) -> Option<PathBuf> {
         let shards: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
         let first = shards.first()?;
-        Some(if shards.len() > 1 { self.shard(&first.digest, 1, shards.len()) } else { self.blob(&first.digest) })
+        let folder = manifest.shards_folder();
+        Some(folder.map_or_else(|| self.blob(&first.digest), |folder| self.shard(&folder, 1, shards.len())))
     }
 
     /// llama.cpp finds shards by their names, which blobs do not have.
-    fn shard(&self, first: &Digest, number: usize, count: usize) -> PathBuf {
-        self.root.join("shards").join(first.hex()).join(format!("model-{number:05}-of-{count:05}.gguf"))
+    fn shard(&self, folder: &str, number: usize, count: usize) -> PathBuf {
+        self.root.join("shards").join(folder).join(format!("model-{number:05}-of-{count:05}.gguf"))
     }
 
     /// Held by whoever writes a manifest or removes blobs, so that no model loses a blob that it was about to name.
@@ -122,9 +123,9 @@ impl Store {
             return Err(StoreError::NoSuchBlob(missing.digest.clone()));
         }
         let shards: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
-        if let [first, _, ..] = shards.as_slice() {
+        if let Some(folder) = manifest.shards_folder() {
             for (index, layer) in shards.iter().enumerate() {
-                link(&self.blob(&layer.digest), &self.shard(&first.digest, index + 1, shards.len()))?;
+                link(&self.blob(&layer.digest), &self.shard(&folder, index + 1, shards.len()))?;
             }
         }
         let path = self.manifest_path(&self.known_as(name));
@@ -288,11 +289,10 @@ impl Store {
         };
         let used: HashSet<&Digest> =
             others.iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| &layer.digest).collect();
-        let first = |manifest: &Manifest| manifest.of_kind(LayerKind::Model).next().map(|layer| layer.digest.clone());
-        if let Some(first) = first(removed)
+        if let Some(folder) = removed.shards_folder()
             && !others.iter().any(|(_, manifest)| self.model_file(manifest) == self.model_file(removed))
         {
-            let dir = self.root.join("shards").join(first.hex());
+            let dir = self.root.join("shards").join(folder);
             ignore_missing(fs::remove_dir_all(&dir)).map_err(at(&dir))?;
         }
         let mut freed = 0;

@@ -63,6 +63,19 @@ fn shards_lie_side_by_side_under_their_names() {
 }
 
 #[test]
+fn models_that_share_their_first_shard_have_their_own_others() {
+    let (_dir, store) = store();
+    let models = [add(&store, "a", &["one", "two"]), add(&store, "b", &["one", "new"])];
+    let second = |manifest: &Manifest| {
+        let first = store.model_file(manifest).expect("a file");
+        std::fs::read_to_string(first.with_file_name("model-00002-of-00002.gguf")).expect("there")
+    };
+    assert_eq!((second(&models[0]), second(&models[1])), ("two".into(), "new".into()));
+    store.remove("a").expect("removed");
+    assert_eq!(second(&models[1]), "new");
+}
+
+#[test]
 fn a_model_whose_blob_is_missing_is_not_written() {
     let (_dir, store) = store();
     let manifest = add(&store, "a", &["weights"]);
