@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::library::pull::{ModelName, Store, remove_unfinished};
-use crate::library::{Library, own_folder, survey};
-use crate::registry::{Registry, RegistryError};
+use crate::library::{Library, own_folder, survey, untagged};
+use crate::registry::{ModelStatus, Registry, RegistryError};
 
 use super::output;
 
@@ -59,7 +59,7 @@ pub(super) fn remove(args: &RemoveArgs, config: &Config) -> anyhow::Result<ExitC
     let mut code = ExitCode::SUCCESS;
     let known = LazyCell::new(|| Known::look(config));
     for name in &args.names {
-        match known.owned(&store, name).and_then(|name| Ok(store.remove(&name)?)) {
+        match known.named(&store, name).and_then(|name| Ok(store.remove(&name)?)) {
             Ok(removed) => tell(args, "removed", Some(&removed.name), removed.freed_bytes)?,
             Err(error) => {
                 output::error(&error);
@@ -100,6 +100,19 @@ impl Known {
         let library = survey(&config.search_paths());
         let registry = config.registry_of(library.models.clone());
         Self { library, registry }
+    }
+
+    /// As [`Known::owned`], by a name that says which one it is: others may mean another model tomorrow.
+    fn named(&self, store: &Store, asked: &str) -> anyhow::Result<String> {
+        let full = self.owned(store, asked)?;
+        let is_listed = |status: ModelStatus| untagged(asked) == untagged(&status.name);
+        let is_named = full.parse::<ModelName>().is_ok_and(|name| name.answers_to(asked));
+        if is_named || self.registry.status(asked).is_ok_and(is_listed) {
+            return Ok(full);
+        }
+        // One whose files are damaged is not listed.
+        let found = store.find(asked).map(|(name, _)| name.full());
+        found.map_err(|_| anyhow::anyhow!("model not found: {asked:?}; to remove {full}, give its whole name"))
     }
 
     /// The whole name of a model of ours, by any of its names.

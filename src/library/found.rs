@@ -6,7 +6,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::facts::Facts;
+use super::name::stem;
+use super::naming::untagged;
 use super::notes::Seen;
+use super::pull::ModelName;
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,6 +38,25 @@ pub struct Found {
     /// What Ollama keeps with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ollama: Option<OllamaLayers>,
+}
+
+impl Found {
+    /// Whether the name is its own, in part or as a whole, and not that of its family, which it may lose to another model.
+    #[must_use]
+    pub fn is_called(&self, asked: &str) -> bool {
+        let bare = untagged(asked);
+        if bare == untagged(&self.name) {
+            return true;
+        }
+        if let Some(layers) = &self.ollama {
+            // HOST/NAMESPACE/MODEL/TAG.
+            let parts: Vec<_> = layers.manifest.iter().rev().take(4).collect();
+            let name = ModelName::at(&parts.into_iter().rev().collect::<PathBuf>());
+            return name.is_some_and(|name| name.answers_to(asked));
+        }
+        // The file's name, or a repository with the quantisation.
+        stem(&self.path) == bare || bare.split_once('/').is_some_and(|(_, model)| model.contains(':'))
+    }
 }
 
 /// The files of a model that is split.

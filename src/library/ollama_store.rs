@@ -74,7 +74,7 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
             .ok_or_else(|| format!("needs {}, which is not there; pull the model again", path.display()))
     };
     let weights: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
-    let Some(weights) = weights_of(dir, &weights, &blob)? else { return Ok(None) };
+    let Some(weights) = weights_of(dir, manifest.shards_folder(), &weights, &blob)? else { return Ok(None) };
     let short = format!("{model}:{tag}");
     let full = format!("{namespace}/{short}");
     let name = if namespace == "library" { short } else { full.clone() };
@@ -95,13 +95,14 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
 
 fn weights_of(
     dir: &Path,
+    folder: Option<String>,
     layers: &[&Layer],
     blob: &impl Fn(&Layer) -> Result<File, String>,
 ) -> Result<Option<Group>, String> {
-    let [first, _, ..] = layers else {
+    let Some(folder) = folder else {
         return layers.first().map(|layer| blob(layer).map(Group::of_one)).transpose();
     };
-    let dir = dir.join(SHARDS).join(first.digest.hex());
+    let dir = dir.join(SHARDS).join(folder);
     let name = |number| format!("model-{number:05}-of-{:05}.gguf", layers.len());
     let files: Vec<File> = (1..=layers.len()).filter_map(|number| File::at(dir.join(name(number)))).collect();
     let group = shards::group(files).into_iter().next().filter(|group| group.has_first);

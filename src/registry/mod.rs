@@ -28,7 +28,7 @@ pub use pool::Cancel;
 
 use crate::library::{Facts, nearest, untagged};
 use crate::placement::{MemoryPlan, NO_LIMIT};
-use crate::runner::{self, LoadSpec};
+use crate::runner::{self, LoadSpec, ModelSource};
 use adapters::Adapters;
 use entry::Entry;
 use loader::RunnerLoader;
@@ -47,8 +47,8 @@ pub struct Registry {
     look_again: OnceLock<LookAgain>,
 }
 
-/// Looks for models that are not known, and tells whether anything changed.
-struct LookAgain(Box<dyn Fn() -> bool + Send + Sync>);
+/// Looks for models that are not known.
+struct LookAgain(Box<dyn Fn() + Send + Sync>);
 
 impl std::fmt::Debug for LookAgain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -71,7 +71,7 @@ impl Registry {
     }
 
     /// What is done, once, before a name that nobody knows is answered with an error. It must not look names up itself.
-    pub fn on_unknown(&self, look_again: impl Fn() -> bool + Send + Sync + 'static) {
+    pub fn on_unknown(&self, look_again: impl Fn() + Send + Sync + 'static) {
         let _ = self.look_again.set(LookAgain(Box::new(look_again)));
     }
 
@@ -211,6 +211,12 @@ impl Registry {
         spellings(name).iter().any(|spelling| entries.contains_key(spelling))
     }
 
+    /// Whether its file is yet to be fetched.
+    #[must_use]
+    pub fn is_absent(&self, name: &str) -> bool {
+        self.find_known(name).is_ok_and(|entry| matches!(entry.spec().source, ModelSource::Absent { .. }))
+    }
+
     /// All models, by name.
     #[must_use]
     pub fn list(&self) -> Vec<ModelStatus> {
@@ -224,7 +230,11 @@ impl Registry {
 
     fn find(&self, name: &str) -> Result<Arc<Entry>, RegistryError> {
         match (self.find_known(name), self.look_again.get()) {
-            (Err(_), Some(look_again)) if (look_again.0)() => self.find_known(name),
+            (Err(_), Some(look_again)) => {
+                // Somebody else may have looked meanwhile, after which there is nothing new for us.
+                (look_again.0)();
+                self.find_known(name)
+            }
             (found, _) => found,
         }
     }
@@ -267,7 +277,7 @@ fn spellings(name: &str) -> [String; 3] {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::testing::registry_of;
+    use super::testing::{registry_of, stub};
     use super::{Registry, RegistryError, State};
 
     fn registry() -> Registry {
@@ -323,6 +333,19 @@ mod tests {
         assert_eq!(registry.status("stub").expect("known").name, "stub", "a name goes before an alias");
         let error = registry.acquire("fo-7b").expect_err("unknown").to_string();
         assert!(error.contains("did you mean \"foo-7b\"?"), "{error}");
+    }
+
+    /// What the one who looks again finds may have been put in already by another one who looked at the same time.
+    #[test]
+    fn what_came_meanwhile_is_found() {
+        let registry = std::sync::Arc::new(registry());
+        let other = std::sync::Arc::downgrade(&registry);
+        registry.on_unknown(move || {
+            let registry = other.upgrade().expect("in use");
+            registry.put("late", stub("late"), super::KeepAlive::default(), 0, None);
+        });
+        assert_eq!(registry.status("late").expect("there by now").name, "late");
+        assert!(registry.status("never").is_err());
     }
 
     #[test]

@@ -129,6 +129,13 @@ impl Manifest {
         self.annotations.get(SOURCE)?.as_str()
     }
 
+    /// What the folder of the shards is called, where the weights lie in several files: by all of them, as models may share some.
+    #[must_use]
+    pub fn shards_folder(&self) -> Option<String> {
+        let digests: Vec<&str> = self.of_kind(LayerKind::Model).map(|layer| layer.digest.hex()).collect();
+        (digests.len() > 1).then(|| Digest::of(digests.join("\n").as_bytes()).hex().to_owned())
+    }
+
     pub fn of_kind(&self, kind: LayerKind) -> impl Iterator<Item = &Layer> {
         self.layers.iter().filter(move |layer| layer.kind() == kind)
     }

@@ -86,12 +86,13 @@ impl Store {
     pub fn model_file(&self, manifest: &Manifest) -> Option<PathBuf> {
         let shards: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
         let first = shards.first()?;
-        Some(if shards.len() > 1 { self.shard(&first.digest, 1, shards.len()) } else { self.blob(&first.digest) })
+        let folder = manifest.shards_folder();
+        Some(folder.map_or_else(|| self.blob(&first.digest), |folder| self.shard(&folder, 1, shards.len())))
     }
 
     /// llama.cpp finds shards by their names, which blobs do not have.
-    fn shard(&self, first: &Digest, number: usize, count: usize) -> PathBuf {
-        self.root.join("shards").join(first.hex()).join(format!("model-{number:05}-of-{count:05}.gguf"))
+    fn shard(&self, folder: &str, number: usize, count: usize) -> PathBuf {
+        self.root.join("shards").join(folder).join(format!("model-{number:05}-of-{count:05}.gguf"))
     }
 
     /// Held by whoever writes a manifest or removes blobs, so that no model loses a blob that it was about to name.
@@ -122,9 +123,9 @@ impl Store {
             return Err(StoreError::NoSuchBlob(missing.digest.clone()));
         }
         let shards: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
-        if let [first, _, ..] = shards.as_slice() {
+        if let Some(folder) = manifest.shards_folder() {
             for (index, layer) in shards.iter().enumerate() {
-                link(&self.blob(&layer.digest), &self.shard(&first.digest, index + 1, shards.len()))?;
+                link(&self.blob(&layer.digest), &self.shard(&folder, index + 1, shards.len()))?;
             }
         }
         let path = self.manifest_path(&self.known_as(name));
@@ -162,6 +163,29 @@ impl Store {
     #[must_use]
     pub fn list(&self) -> Vec<(ModelName, Manifest)> {
         self.names().filter_map(|(name, path)| Some((name, Manifest::read(&path).ok()?))).collect()
+    }
+
+    /// All models, for removals: a manifest that cannot be read names blobs that we do not know of.
+    fn all(&self) -> Result<Vec<(ModelName, Manifest)>, StoreError> {
+        let manifests = self.manifests();
+        let mut all = Vec::new();
+        for entry in WalkDir::new(&manifests).min_depth(4).max_depth(4) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => continue,
+                Err(error) => {
+                    let path = error.path().unwrap_or(&manifests).to_owned();
+                    return Err(StoreError::Damaged { path, what: format!("cannot be read: {error}") });
+                }
+            };
+            let name = entry.path().strip_prefix(&manifests).ok().and_then(ModelName::at);
+            if let Some(name) = name.filter(|_| !entry.file_type().is_dir()) {
+                let path = entry.into_path();
+                let read = Manifest::read(&path);
+                all.push((name, read.map_err(|what| StoreError::Damaged { path, what })?));
+            }
+        }
+        Ok(all)
     }
 
     /// Names with the files of their manifests.
@@ -256,14 +280,19 @@ impl Store {
     }
 
     fn remove_unused(&self, removed: &Manifest) -> Result<u64, StoreError> {
-        let others = self.list();
+        let others = match self.all() {
+            Ok(others) => others,
+            Err(error) => {
+                tracing::warn!(%error, "no files were removed, since this may need them; remove it, and then what is left over with `shimmy rm --unfinished`");
+                return Ok(0);
+            }
+        };
         let used: HashSet<&Digest> =
             others.iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| &layer.digest).collect();
-        let first = |manifest: &Manifest| manifest.of_kind(LayerKind::Model).next().map(|layer| layer.digest.clone());
-        if let Some(first) = first(removed)
+        if let Some(folder) = removed.shards_folder()
             && !others.iter().any(|(_, manifest)| self.model_file(manifest) == self.model_file(removed))
         {
-            let dir = self.root.join("shards").join(first.hex());
+            let dir = self.root.join("shards").join(folder);
             ignore_missing(fs::remove_dir_all(&dir)).map_err(at(&dir))?;
         }
         let mut freed = 0;
@@ -287,12 +316,8 @@ impl Store {
             return Ok(0);
         }
         let _lock = self.lock()?;
-        // A manifest that cannot be read names blobs that we do not know of.
-        for (_, path) in self.names() {
-            Manifest::read(&path).map_err(|what| StoreError::Damaged { path, what })?;
-        }
         let used: HashSet<Digest> =
-            self.list().iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| layer.digest.clone()).collect();
+            self.all()?.iter().flat_map(|(_, manifest)| manifest.blobs()).map(|layer| layer.digest.clone()).collect();
         let mut freed = 0;
         for entry in fs::read_dir(&dir).map_err(at(&dir))? {
             let path = entry.map_err(at(&dir))?.path();

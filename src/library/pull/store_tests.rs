@@ -63,6 +63,19 @@ fn shards_lie_side_by_side_under_their_names() {
 }
 
 #[test]
+fn models_that_share_their_first_shard_have_their_own_others() {
+    let (_dir, store) = store();
+    let models = [add(&store, "a", &["one", "two"]), add(&store, "b", &["one", "new"])];
+    let second = |manifest: &Manifest| {
+        let first = store.model_file(manifest).expect("a file");
+        std::fs::read_to_string(first.with_file_name("model-00002-of-00002.gguf")).expect("there")
+    };
+    assert_eq!((second(&models[0]), second(&models[1])), ("two".into(), "new".into()));
+    store.remove("a").expect("removed");
+    assert_eq!(second(&models[1]), "new");
+}
+
+#[test]
 fn a_model_whose_blob_is_missing_is_not_written() {
     let (_dir, store) = store();
     let manifest = add(&store, "a", &["weights"]);
@@ -93,6 +106,20 @@ fn blobs_that_nobody_names_go_and_new_ones_may_still_be_named() {
     assert!(manifest.blobs().all(|layer| store.has(&layer.digest)) && !store.has(&orphan.digest));
     std::fs::write(store.root().join("manifests/registry.ollama.ai/library/a/damaged"), "{").expect("written");
     assert!(store.remove_orphans(Duration::ZERO).is_err(), "it may name any of them");
+}
+
+#[test]
+fn nothing_is_removed_that_a_manifest_may_name_which_cannot_be_read() {
+    let (_dir, store) = store();
+    let manifest = add(&store, "a", &["weights"]);
+    store.copy("a", &"b".parse().expect("a name")).expect("copied");
+    std::fs::write(store.root().join("manifests/registry.ollama.ai/library/b/latest"), "{").expect("written");
+    assert_eq!(store.remove("a").expect("its name goes").freed_bytes, 0);
+    assert!(manifest.blobs().all(|layer| store.has(&layer.digest)));
+    add(&store, "c", &["one"]);
+    let old = add(&store, "d", &["two"]);
+    add(&store, "d", &["three"]);
+    assert!(old.blobs().all(|layer| store.has(&layer.digest)), "what d was before");
 }
 
 #[test]

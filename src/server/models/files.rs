@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::api::ollama::CreateRequest;
 use crate::api::{BadRequest, ErrorKind};
-use crate::library::Found;
 use crate::library::pull::{Made, ModelName, NotAName, Recipe, make};
+use crate::library::{Found, untagged};
 use crate::registry::{ModelStatus, RegistryError};
 use crate::server::error::ApiError;
 
@@ -25,8 +25,16 @@ impl Models {
             Some(status) => {
                 let found = self.found(&status)?;
                 let name = self.store()?.owned(&found).map_err(|error| ApiError::from(&error))?;
+                // Other names may mean another model tomorrow.
+                let is_named = name.answers_to(asked) || untagged(asked) == untagged(&status.name);
+                is_named.then_some((name, status.name))
+            }
+            None => None,
+        };
+        let owned = match owned {
+            Some((name, listed)) => {
                 // Its memory is free by then, and on Windows its files can be removed.
-                self.registry.unload(&status.name)?;
+                self.registry.unload(&listed)?;
                 name.full()
             }
             // One that lost some of its files is not listed.
@@ -114,6 +122,19 @@ impl Models {
             Err(RegistryError::NotFound { .. }) => Ok(None),
             status => Ok(Some(status?)),
         }
+    }
+
+    /// Whether it is a source of the config file that was not fetched yet.
+    pub fn is_absent(&self, status: &ModelStatus) -> bool {
+        self.registry.is_absent(&status.name)
+    }
+
+    /// Whether the name means this model whatever else there is, and not as the only one of its family.
+    pub fn is_called(&self, status: &ModelStatus, asked: &str) -> bool {
+        let bare = untagged(asked);
+        bare == untagged(&status.name)
+            || self.registry.aliases().iter().any(|(alias, _)| *alias == bare)
+            || lock(&self.live).found(&status.name).is_some_and(|found| found.is_called(asked))
     }
 
     /// What the disk has of a model.

@@ -39,7 +39,11 @@ impl Models {
     pub fn new(live: SharedLive, allowed: Allowed) -> Self {
         let registry = Arc::clone(lock(&live).registry());
         let follows = Arc::downgrade(&live);
-        registry.on_unknown(move || follows.upgrade().is_some_and(|live| lock(&live).refresh().is_some()));
+        registry.on_unknown(move || {
+            if let Some(live) = follows.upgrade() {
+                lock(&live).refresh();
+            }
+        });
         Self { live, registry, store: own_folder().map(Store::new), allowed, pulls: Pulls::default() }
     }
 

@@ -262,6 +262,44 @@ fn models_are_deleted_and_copied_as_ollama_does_it() {
     assert_eq!((delete("borrowed").status, names(&server)), (200, vec!["theirs:latest".to_owned()]));
 }
 
+/// What is there is not what was asked for.
+#[test]
+fn the_only_one_of_a_family_is_not_taken_for_what_is_to_be_pulled() {
+    let machine = Machine::new();
+    let file = machine.dir.path().join("mine/tiny-1b-q4_0.gguf");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    tiny_llama().write(&file).unwrap();
+    let config = machine.dir.path().join("shimmy.toml");
+    fs::write(&config, "[models.far]\nsource = \"ollama:far\"\n").unwrap();
+    let server = serve_with(&machine, &["--config", config.to_str().unwrap()]);
+    let pull = |name: &str| server.post("/api/pull", &json!({ "model": name, "stream": false })).status;
+    assert_eq!((pull("tiny"), pull("tiny:1b"), pull("far")), (404, 404, 404));
+    assert_eq!((pull("tiny:1b-q4_0"), pull("Tiny-1B-Q4_0")), (200, 200), "that is there");
+    for name in ["tiny", "far"] {
+        machine.fake.ollama(&format!("library/{name}"), "latest", &[("model", &model(1, 1))]);
+        assert_eq!(pull(name), 200);
+    }
+    assert_eq!(files(&machine.root(), "manifests").len(), 2);
+    assert_eq!(server.post("/api/show", &json!({ "model": "far" })).status, 200);
+}
+
+/// Clients that try again after an answer got lost, and scripts, must not remove what comes next in the family.
+#[test]
+fn a_model_is_deleted_by_its_own_name_alone() {
+    let machine = Machine::new();
+    machine.pull("tiny", &model(1, 1));
+    assert_eq!(machine.run(&["cp", "tiny", "tiny:8b"]).0, Some(0));
+    let server = serve(&machine);
+    let delete =
+        |name: &str| server.request("DELETE", "/api/delete", &[], &json!({ "model": name }).to_string()).status;
+    assert_eq!((delete("tiny:latest"), delete("tiny:latest"), delete("tiny"), delete("default")), (200, 404, 404, 404));
+    assert_eq!(names(&server), ["tiny:8b"]);
+    let (code, _, reason) = machine.run(&["rm", "tiny"]);
+    assert!(code == Some(1) && reason.contains("registry.ollama.ai/library/tiny:8b, give its whole name"), "{reason}");
+    assert_eq!(delete("library/Tiny:8B"), 200);
+    assert!(names(&server).is_empty());
+}
+
 #[test]
 fn blobs_are_taken_whole_and_as_they_are_called() {
     let machine = Machine::new();

@@ -44,6 +44,9 @@ pub(in crate::server) async fn pull(
 
 fn is_elsewhere(models: &Models, name: &str) -> Result<bool, ApiError> {
     let Some(status) = models.status(name)? else { return Ok(false) };
+    if models.is_absent(&status) || !models.is_called(&status, name) {
+        return Ok(false);
+    }
     let ours = |store: &Store| models.found(&status).is_ok_and(|found| store.owned(&found).is_ok());
     Ok(!models.store().is_ok_and(ours))
 }
