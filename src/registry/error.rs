@@ -15,6 +15,13 @@ pub enum RegistryError {
         near: Vec<String>,
         known: Vec<String>,
     },
+    /// So long that it is not looked for.
+    #[error(
+        "bad request: the model's name has {bytes} bytes and {pluses} times `+`; at most {} bytes and {} `+` are taken",
+        Self::MOST_NAME_BYTES,
+        Self::MOST_NAME_PLUSES
+    )]
+    LongName { bytes: usize, pluses: usize },
     #[error("{model} could not be loaded: {error}")]
     Load { model: String, error: LoadError },
     /// Alone it takes more than models may.
@@ -38,6 +45,9 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    pub(super) const MOST_NAME_BYTES: usize = 4096;
+    pub(super) const MOST_NAME_PLUSES: usize = 64;
+
     pub(super) fn not_grown(model: &str, adapter: &str, why: Growth) -> Self {
         let (model, adapter) = (model.to_owned(), adapter.to_owned());
         match why {

@@ -239,27 +239,35 @@ impl Registry {
         }
     }
 
-    /// `default` without an alias means the only model, where there is one only.
     fn find_known(&self, name: &str) -> Result<Arc<Entry>, RegistryError> {
+        self.known(name).ok_or_else(|| self.not_found(name))
+    }
+
+    /// `default` without an alias means the only model, where there is one only.
+    fn known(&self, name: &str) -> Option<Arc<Entry>> {
         let bare = untagged(name);
         let aliased = self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(&bare).cloned();
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let wanted = aliased.as_deref().unwrap_or(name);
         if let Some(entry) = spellings(wanted).iter().find_map(|spelling| entries.get(spelling)) {
-            return Ok(Arc::clone(entry));
+            return Some(Arc::clone(entry));
         }
         let spellings = self.spellings.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = spellings.get(&untagged(wanted)).and_then(|name| entries.get(name)) {
-            return Ok(Arc::clone(entry));
+            return Some(Arc::clone(entry));
         }
         match (bare.as_str(), entries.len(), entries.values().next()) {
-            ("default", 1, Some(only)) => Ok(Arc::clone(only)),
-            _ => {
-                let known = entries.keys().chain(spellings.keys()).map(String::as_str);
-                let near = nearest(name, known).into_iter().map(str::to_owned).collect();
-                Err(RegistryError::NotFound { asked: name.to_owned(), near, known: entries.keys().cloned().collect() })
-            }
+            ("default", 1, Some(only)) => Some(Arc::clone(only)),
+            _ => None,
         }
+    }
+
+    fn not_found(&self, name: &str) -> RegistryError {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let spellings = self.spellings.read().unwrap_or_else(PoisonError::into_inner);
+        let known = entries.keys().chain(spellings.keys()).map(String::as_str);
+        let near = nearest(name, known).into_iter().map(str::to_owned).collect();
+        RegistryError::NotFound { asked: name.to_owned(), near, known: entries.keys().cloned().collect() }
     }
 }
 

@@ -127,6 +127,7 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         let kind = match &error {
             RegistryError::NotFound { .. } => ErrorKind::ModelNotFound,
+            RegistryError::LongName { .. } => ErrorKind::BadRequest,
             RegistryError::Load { .. } | RegistryError::TooLarge { .. } | RegistryError::NoRoomForAdapter { .. } => {
                 ErrorKind::ModelFailed
             }

@@ -188,21 +188,24 @@ impl Registry {
     }
 
     /// The model that `name` names, with the adapters that stand behind it: `base+adapter`, `base+one+another`. A model
-    /// that has the whole name itself goes first.
-    #[must_use]
-    pub fn split_name<'a>(&self, name: &'a str) -> (&'a str, Option<Vec<String>>) {
-        if !name.contains('+') || self.find(name).is_ok() {
-            return (name, None);
+    /// that has the whole name itself goes first. Blocks: it looks on the disk, once, for a name that nobody knows.
+    ///
+    /// # Errors
+    /// [`RegistryError::LongName`].
+    pub fn split_name<'a>(&self, name: &'a str) -> Result<(&'a str, Option<Vec<String>>), RegistryError> {
+        let pluses = name.matches('+').count();
+        if name.len() > RegistryError::MOST_NAME_BYTES || pluses > RegistryError::MOST_NAME_PLUSES {
+            return Err(RegistryError::LongName { bytes: name.len(), pluses });
+        }
+        if pluses == 0 || self.find(name).is_ok() {
+            return Ok((name, None));
         }
         let pluses = name.match_indices('+').map(|(at, _)| at);
-        let base = pluses.rev().map(|at| name.split_at(at)).find(|(base, _)| self.find(base).is_ok());
-        match base {
-            Some((base, rest)) => {
-                let rest = rest.strip_suffix(super::LATEST).unwrap_or(rest);
-                (base, Some(rest[1..].split('+').map(str::to_lowercase).collect()))
-            }
-            None => (name, None),
-        }
+        let base = pluses.rev().map(|at| name.split_at(at)).find(|(base, _)| self.known(base).is_some());
+        Ok(base.map_or((name, None), |(base, rest)| {
+            let rest = rest.strip_suffix(super::LATEST).unwrap_or(rest);
+            (base, Some(rest[1..].split('+').map(str::to_lowercase).collect()))
+        }))
     }
 
     /// Settles which adapters a request is computed with, and loads those that are not loaded yet. `named` are those of

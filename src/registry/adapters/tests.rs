@@ -1,10 +1,12 @@
 //! Names of adapters, without models that could load them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{AdapterChange, AdapterError, AdapterSpec};
-use crate::registry::Registry;
 use crate::registry::testing::registry_of;
+use crate::registry::{Registry, RegistryError};
 use crate::runner::{GenerateSpec, Input, LoraUse};
 
 fn registry() -> Registry {
@@ -19,13 +21,37 @@ fn known(path: &str) -> AdapterSpec {
 fn a_name_is_a_models_or_a_models_with_adapters() {
     let registry = registry();
     registry.add_alias("c4+r", "stub");
-    let split = |name: &'static str| registry.split_name(name);
+    let split = |name: &'static str| registry.split_name(name).expect("short enough");
     let names = |list: &[&str]| Some(list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     assert_eq!(split("stub"), ("stub", None));
     assert_eq!(split("c4+r"), ("c4+r", None));
     assert_eq!(split("c4+r+Poet:latest"), ("c4+r", names(&["poet"])));
     assert_eq!(split("stub+a+b"), ("stub", names(&["a", "b"])));
     assert_eq!(split("nothing+a"), ("nothing+a", None));
+}
+
+#[test]
+fn the_disk_is_asked_once_for_a_name_and_not_at_all_for_a_long_one() {
+    let registry = registry();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    registry.on_unknown(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        true
+    });
+    for (name, base) in
+        [("nothing".to_owned() + &"+a".repeat(64), None), ("stub".to_owned() + &"+a".repeat(64), Some("stub"))]
+    {
+        looks.store(0, Ordering::Relaxed);
+        let (found, adapters) = registry.split_name(&name).expect("short enough");
+        assert_eq!((found, adapters.map(|names| names.len())), (base.unwrap_or(&name), base.map(|_| 64)));
+        assert_eq!(looks.load(Ordering::Relaxed), 1);
+    }
+    looks.store(0, Ordering::Relaxed);
+    for (name, bytes, pluses) in [("stub".to_owned() + &"+a".repeat(65), 134, 65), ("x".repeat(4097), 4097, 0)] {
+        assert_eq!(registry.split_name(&name), Err(RegistryError::LongName { bytes, pluses }));
+    }
+    assert_eq!(looks.load(Ordering::Relaxed), 0);
 }
 
 #[test]

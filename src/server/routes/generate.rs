@@ -121,7 +121,7 @@ fn begin(
     let Some(model) = specs.first().map(|spec| spec.model.clone()) else {
         return Err(NotStarted::Server(ApiError::internal()));
     };
-    let (base, adapters) = registry.split_name(&model);
+    let (base, adapters) = registry.split_name(&model).map_err(NotStarted::Model)?;
     let lease = registry.acquire_unless(base, cancel).map_err(NotStarted::Model)?;
     let load_ms = asked.elapsed().as_secs_f64() * 1e3;
     for spec in &mut specs {
@@ -131,6 +131,20 @@ fn begin(
     Ok(Started { deltas, lease, model, load_ms })
 }
 
+/// As [`with_model`], for a model that is used without adapters of the request's own.
+pub(super) async fn with_bare_model<T: Send + 'static>(
+    state: &AppState,
+    name: String,
+    work: impl FnOnce(&dyn Runner) -> Result<T, RunnerError> + Send + 'static,
+) -> Result<T, ApiError> {
+    wanted(state, move |registry, cancel| {
+        without_adapters(registry, &name)?;
+        let lease = registry.acquire_unless(&name, cancel)?;
+        Ok(work(lease.runner())?)
+    })
+    .await
+}
+
 /// Loads the model where need be and lets `work` have it, off the async threads.
 pub(super) async fn with_model<T: Send + 'static>(
     state: &AppState,
@@ -138,18 +152,18 @@ pub(super) async fn with_model<T: Send + 'static>(
     work: impl FnOnce(&dyn Runner) -> Result<T, RunnerError> + Send + 'static,
 ) -> Result<T, ApiError> {
     wanted(state, move |registry, cancel| {
-        let lease = registry.acquire_unless(registry.split_name(&name).0, cancel)?;
+        let lease = registry.acquire_unless(registry.split_name(&name)?.0, cancel)?;
         Ok(work(lease.runner())?)
     })
     .await
 }
 
-/// Vectors are computed with the adapters that a model is loaded with.
+/// Vectors are computed with the adapters that a model is loaded with. Blocks.
 ///
 /// # Errors
 /// A name that asks for others.
 pub(super) fn without_adapters(registry: &Registry, name: &str) -> Result<(), ApiError> {
-    match registry.split_name(name) {
+    match registry.split_name(name)? {
         (base, Some(_)) => {
             let why = format!(
                 "bad request: adapters are not chosen for embeddings and rankings by this version; {base:?} has those that it was loaded with"

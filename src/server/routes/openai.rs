@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
-use super::generate::{Started, blocking, start_several, with_model, without_adapters};
+use super::generate::{Started, blocking, start_several, with_bare_model, with_model};
 use crate::api::anthropic;
 use crate::api::openai::{
     self, ChatEncoder, ChatRequest, CompletionEncoder, CompletionRequest, Echo, EmbedRequest, Head, RerankRequest,
@@ -50,8 +50,7 @@ pub(in crate::server) async fn embeddings(
     let (ignored, format) = (Ignored::new(&request.ignored), request.format());
     let spec = request.into_spec()?;
     let model = spec.model.clone();
-    without_adapters(&state.registry, &model)?;
-    let found = with_model(&state, spec.model.clone(), move |runner| runner.embed(&spec)).await?;
+    let found = with_bare_model(&state, model.clone(), move |runner| runner.embed(&spec)).await?;
     Ok(ignored.noted_in(Json(openai::embed_body(&model, &found, format)).into_response()))
 }
 
@@ -63,8 +62,7 @@ pub(in crate::server) async fn rerank(
     let ignored = Ignored::new(&request.ignored);
     let (spec, told) = request.into_spec();
     let model = spec.model.clone();
-    without_adapters(&state.registry, &model)?;
-    let found = with_model(&state, model.clone(), move |runner| runner.rank(&spec)).await?;
+    let found = with_bare_model(&state, model.clone(), move |runner| runner.rank(&spec)).await?;
     Ok(ignored.noted_in(Json(openai::rerank_body(&model, &found, &told)).into_response()))
 }
 
@@ -113,7 +111,7 @@ async fn told(
     .await
 }
 
-/// All models, each followed by its pairs with an adapter, as requests name them.
+/// All models, each followed by its pairs with an adapter, as requests name them. Blocks.
 fn with_pairs(registry: &Registry, listed: Vec<ModelStatus>) -> Vec<ModelStatus> {
     let adapters = registry.adapters(None).unwrap_or_default();
     let pairs = |base: ModelStatus| {
@@ -131,7 +129,7 @@ fn pair(base: &ModelStatus, adapter: &AdapterStatus) -> ModelStatus {
 
 /// Of a model, or of one with adapters.
 fn status_of(registry: &Registry, id: &str) -> Result<ModelStatus, ApiError> {
-    let (base, Some(named)) = registry.split_name(id) else { return Ok(registry.status(id)?) };
+    let (base, Some(named)) = registry.split_name(id)? else { return Ok(registry.status(id)?) };
     let (mut status, known) = (registry.status(base)?, registry.adapters(Some(base))?);
     for name in named {
         match known.iter().find(|adapter| adapter.name == name) {
@@ -147,7 +145,8 @@ pub(in crate::server) async fn models(
     State(state): State<AppState>,
     headers: HeaderMap,
 ) -> Result<Json<serde_json::Value>, ApiError> {
-    let found = with_pairs(&state.registry, state.models.list().await?);
+    let (registry, listed) = (Arc::clone(&state.registry), state.models.list().await?);
+    let found = blocking(move || Ok(with_pairs(&registry, listed))).await?;
     let models = if headers.contains_key(anthropic::VERSION_HEADER) { anthropic::models } else { openai::models };
     Ok(Json(models(&found)))
 }

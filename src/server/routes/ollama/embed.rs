@@ -50,8 +50,8 @@ async fn compute(
     if state.is_draining() {
         return Err(ApiError::new(ErrorKind::Overloaded, "the server is shutting down"));
     }
-    without_adapters(&state.registry, &spec.model)?;
     let work = move |registry: &Arc<Registry>, cancel: &Cancel| {
+        without_adapters(registry, &spec.model)?;
         let asked = Instant::now();
         let lease = registry.acquire_unless(&spec.model, cancel);
         let mut lease = lease.map_err(|error| model_error(&spec.model, error))?;
