@@ -37,7 +37,6 @@ fn the_disk_is_asked_once_for_a_name_and_not_at_all_for_a_long_one() {
     let counted = Arc::clone(&looks);
     registry.on_unknown(move || {
         counted.fetch_add(1, Ordering::Relaxed);
-        true
     });
     for (name, base) in
         [("nothing".to_owned() + &"+a".repeat(64), None), ("stub".to_owned() + &"+a".repeat(64), Some("stub"))]
