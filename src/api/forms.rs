@@ -81,7 +81,9 @@ pub(super) fn choice(field: &str, texts: Vec<String>) -> Result<Option<Constrain
         return Err(BadRequest(format!("{field} has {} texts; at most {MOST_CHOICES} are taken", texts.len())));
     }
     let literal = |text: &String| {
-        let escape = |c: char| if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() };
+        // `\<` and `\>` would be the ends of a word.
+        let special = |c: char| c.is_ascii_punctuation() && !matches!(c, '<' | '>');
+        let escape = |c: char| if special(c) { format!("\\{c}") } else { c.to_string() };
         text.chars().map(escape).collect::<String>()
     };
     let all: Vec<String> = texts.iter().map(literal).collect();
@@ -93,7 +95,7 @@ mod tests {
     use serde_json::json;
 
     use super::{BadRequest, choice, gbnf, grammar, lark, only, regex, schema};
-    use crate::constrain::Constraint;
+    use crate::constrain::{Compiler, Constraint, Words};
 
     #[test]
     fn one_form_at_most() {
@@ -126,6 +128,13 @@ mod tests {
         let found = choice("c", vec!["a.b".into(), "né (1)".into()]);
         assert_eq!(found, Ok(Some(Constraint::Regex(r"(a\.b|né \(1\))".into()))));
         assert_eq!(choice("c", Vec::new()), Ok(None));
+        let all: String = (b'!'..=b'~').map(char::from).filter(char::is_ascii_punctuation).collect();
+        let form = choice("c", vec![all.clone(), "x".into()]).expect("few").expect("a form");
+        let words = (0..=255u8).map(|byte| vec![byte]).chain([Vec::new()]).collect();
+        let compiler = Compiler::new(Words { words, ends: vec![256] }).expect("a vocabulary");
+        let mut filter = compiler.compile(&form).expect("a regular expression");
+        all.bytes().for_each(|byte| filter.accept(byte.into()).expect("it is allowed"));
+        assert_eq!(filter.allows(256), Ok(true));
         assert!(choice("c", vec![String::new(); 1001]).is_err());
     }
 }

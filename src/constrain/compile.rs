@@ -104,8 +104,23 @@ fn reason(error: &str) -> String {
 
 /// What takes too long to compile is refused.
 fn check_size(constraint: &Constraint) -> Result<(), String> {
-    let Constraint::JsonSchema(schema) = constraint else { return Ok(()) };
-    let mut pending = vec![schema];
+    match constraint {
+        Constraint::JsonSchema(schema) => check_schemas(vec![schema], NAME_PATTERNS),
+        Constraint::Lark(lark) => {
+            let schemas: Vec<Value> =
+                lark.match_indices("%json").filter_map(|(at, mark)| first_value(&lark[at + mark.len()..])).collect();
+            check_schemas(schemas.iter().collect(), 0)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The JSON value that the text begins with, as llguidance reads it.
+fn first_value(text: &str) -> Option<Value> {
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
+}
+
+fn check_schemas(mut pending: Vec<&Value>, most_patterns: usize) -> Result<(), String> {
     let mut values = 0;
     while let Some(value) = pending.pop() {
         values += 1;
@@ -117,9 +132,9 @@ fn check_size(constraint: &Constraint) -> Result<(), String> {
             Value::Object(fields) => {
                 let patterns =
                     fields.get("patternProperties").and_then(Value::as_object).map_or(0, serde_json::Map::len);
-                if patterns > NAME_PATTERNS {
+                if patterns > most_patterns {
                     return Err(format!(
-                        "patternProperties has {patterns} patterns; at most {NAME_PATTERNS} are taken"
+                        "patternProperties has {patterns} patterns; at most {most_patterns} are taken"
                     ));
                 }
                 pending.extend(fields.values());
@@ -265,6 +280,9 @@ ws ::= | " " | "\n" [ \t]{0,20}
         let refused = |schema| compiler.compile(&Constraint::JsonSchema(schema)).expect_err("too much");
         let patterns: serde_json::Map<_, _> = (0..100).map(|n| (format!("^a{n}"), json!({}))).collect();
         assert!(refused(json!({ "type": "object", "patternProperties": patterns })).contains("patternProperties"));
+        let hidden = r#"start: %json { "type": "object", "\u0070atternProperties": { "^a": {} } }"#;
+        let hidden = compiler.compile(&Constraint::Lark(hidden.into())).map(drop).expect_err("too slow");
+        assert!(hidden.contains("patternProperties"), "{hidden}");
         assert!(refused(json!({ "enum": (0..30_000).collect::<Vec<_>>() })).contains("values"));
     }
 

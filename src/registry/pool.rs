@@ -11,7 +11,7 @@ use super::budget::{Bytes, MemoryBudget, add};
 use super::keep_alive::KeepAlive;
 use super::lease::Lease;
 use super::loader::Loader;
-use super::residency::{Failure, Growth, ModelId, Phase, Residency, Step, Ticket};
+use super::residency::{Failure, Growth, ModelId, Phase, Residency, Room, Step, Ticket};
 use crate::runner::{LoadError, LoadSpec, Runner, RunnerInfo};
 
 /// How long a request waits for a model to come. A large one can take minutes from a slow disk.
@@ -122,8 +122,9 @@ impl Pool {
                     self.survey(wanted, needed)
                 }
                 Step::Load => {
+                    let room = state.residency.room(wanted.id, None);
                     drop(state);
-                    match self.load(wanted, ticket, cancel, progress) {
+                    match self.load(wanted, &room, ticket, cancel, progress) {
                         (state, true) => state,
                         (state, false) => return Err(self.give_up(state, ticket, NotLent::Cancelled)),
                     }
@@ -174,6 +175,7 @@ impl Pool {
     fn load(
         &self,
         wanted: Wanted<'_>,
+        room: &Room,
         ticket: Ticket,
         cancel: &Cancel,
         progress: OwnProgress<'_>,
@@ -181,7 +183,6 @@ impl Pool {
         let shared = &self.shared;
         shared.progress.store(0, Ordering::Relaxed);
         let mut stays = true;
-        let room = shared.lock().residency.room(wanted.id, None);
         let loaded = caught(|| {
             shared.loader.load(wanted.spec, &|device| room.on(device), &mut |fraction| {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -250,6 +251,7 @@ impl Pool {
 
     /// Makes room for what comes to a lent model, and counts it. Idle models leave for it where that is enough.
     pub fn grow(&self, lease: &Lease, more: &Bytes) -> Result<(), Growth> {
+        let mut is_sure = false;
         loop {
             let free = self.shared.loader.free();
             let mut state = self.shared.lock();
@@ -264,6 +266,8 @@ impl Pool {
                     self.shared.changed.notify_all();
                     drop(self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
                 }
+                // What others freed since may not be in what was read.
+                Growth::NoRoom { .. } if !is_sure => is_sure = true,
                 none => return Err(none),
             }
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::budget::Bytes;
+use super::budget::{Bytes, MemoryBudget};
 use super::keep_alive::KeepAlive;
 use super::loader::Loader;
 use super::pool::{Cancel, NotLent, Pool, Wanted};
@@ -24,6 +24,8 @@ struct Machine {
     present: Mutex<BTreeMap<String, std::sync::Weak<dyn Runner>>>,
     /// A load goes on until it is told to stop.
     endless: bool,
+    /// The next look finds nothing free.
+    full: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +43,8 @@ impl Loader for Shared {
     }
 
     fn free(&self) -> Bytes {
-        Bytes::from([("CPU".to_owned(), 1000)])
+        let free = if self.0.full.swap(false, Ordering::Relaxed) { 0 } else { 1000 };
+        Bytes::from([("CPU".to_owned(), free)])
     }
 
     fn load(
@@ -216,4 +219,17 @@ fn what_chooses_its_own_size_takes_what_the_others_leave_of_the_budget() {
     let alone = ask(1);
     let left = pool.grow(&alone, &Bytes::from([("CPU".to_owned(), 51)])).expect_err("150 of 200 are its own");
     assert_eq!(left, Growth::NoRoom { device: "CPU".into(), needed: 51, left: 50 });
+}
+
+#[test]
+fn memory_that_was_freed_meanwhile_is_looked_at_again_before_growth_is_refused() {
+    let machine = Arc::new(Machine::default());
+    let pool = Pool::new(Box::new(Shared(Arc::clone(&machine))), MemoryBudget::default());
+    let spec = spec("m");
+    let lease = pool.acquire(wanted(0, &spec), &Cancel::default(), &mut |_| true).expect("room");
+    machine.full.store(true, Ordering::Relaxed);
+    assert_eq!(pool.grow(&lease, &Bytes::from([("CPU".to_owned(), 500)])), Ok(()));
+    assert!(!machine.full.load(Ordering::Relaxed), "the first look was the wrong one");
+    let more = pool.grow(&lease, &Bytes::from([("CPU".to_owned(), 5000)]));
+    assert!(matches!(more, Err(Growth::NoRoom { .. })), "{more:?}");
 }

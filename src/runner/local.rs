@@ -167,6 +167,10 @@ impl Runner for LocalRunner {
             let spec = self.defaults.apply(spec);
             let adapters = self.adapters_for(spec.lora.as_deref())?;
             let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
+            let (prompt_tokens, context_tokens) = (tokens.len(), self.engine.n_ctx());
+            if prompt_tokens >= context_tokens {
+                return Err(RunnerError::PromptTooLong { prompt_tokens, context_tokens });
+            }
             for answer in 0..answers {
                 jobs.push(Job {
                     prompt: tokens.clone(),
@@ -235,8 +239,7 @@ impl Runner for LocalRunner {
     fn rank(&self, spec: &RankSpec) -> Result<Ranks, RunnerError> {
         let ranker = self.embedder.as_ref().filter(|_| self.ranks).ok_or_else(rank::refusal)?;
         let template = self.model.meta("tokenizer.chat_template.rerank");
-        let pair = |document| self.prompts.pair(&spec.query, document, template.as_deref());
-        let pairs = spec.documents.iter().map(|document| pair(document)).collect::<Result<Vec<_>, _>>()?;
+        let pairs = self.prompts.pairs(&spec.query, &spec.documents, template.as_deref(), ranker.longest())?;
         let prompt_tokens = pairs.iter().map(Vec::len).sum();
         let score = |found: Vec<f32>| {
             let first = found.first().copied().filter(|score| score.is_finite());

@@ -276,18 +276,36 @@ impl Prompts {
     }
 
     /// What a model that ranks is given: its own template, filled, or the two texts with the vocabulary's ends behind them.
-    pub fn pair(&self, query: &str, document: &str, template: Option<&str>) -> Result<Vec<TokenId>, RunnerError> {
-        if let Some(template) = template {
-            let shield = self.shield();
-            return self.tokenize_parts(&rank::fill(template, &shield.text(query), &shield.text(document)));
-        }
+    ///
+    /// # Errors
+    /// The first pair of more than `longest` tokens.
+    pub fn pairs(
+        &self,
+        query: &str,
+        documents: &[String],
+        template: Option<&str>,
+        longest: usize,
+    ) -> Result<Vec<Vec<TokenId>>, RunnerError> {
         let marks = self.vocab.pair_marks();
-        let mut tokens: Vec<TokenId> = marks.begin.map(Token::index).into_iter().collect();
-        tokens.extend(self.tokenize(query, false, false)?);
-        tokens.extend(marks.end.into_iter().chain(marks.separator).map(Token::index));
-        tokens.extend(self.tokenize(document, false, false)?);
-        tokens.extend(marks.end.map(Token::index));
-        Ok(tokens)
+        let mut front: Vec<TokenId> = marks.begin.map(Token::index).into_iter().collect();
+        if template.is_none() {
+            front.extend(self.tokenize(query, false, false)?);
+            front.extend(marks.end.into_iter().chain(marks.separator).map(Token::index));
+        }
+        let pair = |document: &String| {
+            let tokens = if let Some(template) = template {
+                let shield = self.shield();
+                self.tokenize_parts(&rank::fill(template, &shield.text(query), &shield.text(document)))?
+            } else {
+                let document = self.tokenize(document, false, false)?;
+                front.iter().copied().chain(document).chain(marks.end.map(Token::index)).collect()
+            };
+            if tokens.len() > longest {
+                return Err(RunnerError::PromptTooLong { prompt_tokens: tokens.len(), context_tokens: longest });
+            }
+            Ok(tokens)
+        };
+        documents.iter().map(pair).collect()
     }
 
     /// The template leaves BOS and EOS to the tokeniser.

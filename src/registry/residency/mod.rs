@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::budget::{Bytes, MemoryBudget};
 use super::keep_alive::KeepAlive;
 use crate::runner::LoadError;
-pub use growth::Growth;
+pub use growth::{Growth, Room};
 
 pub type ModelId = u64;
 pub type Ticket = u64;

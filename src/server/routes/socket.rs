@@ -47,11 +47,39 @@ const EARLY_BYTES: usize = 64 << 10;
 struct Socket {
     frames: WebSocket,
     /// What came while a model was loading.
-    early: VecDeque<String>,
+    early: Early,
+}
+
+#[derive(Default)]
+struct Early {
+    frames: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Early {
+    fn is_full(&self) -> bool {
+        self.bytes >= EARLY_BYTES
+    }
+
+    fn push(&mut self, text: String) {
+        self.bytes += Self::held(&text);
+        self.frames.push_back(text);
+    }
+
+    fn pop(&mut self) -> Option<String> {
+        let text = self.frames.pop_front()?;
+        self.bytes -= Self::held(&text);
+        Some(text)
+    }
+
+    /// An empty frame takes memory too.
+    fn held(text: &str) -> usize {
+        text.len() + size_of::<String>()
+    }
 }
 
 async fn serve(frames: WebSocket, state: AppState, caller: Caller) {
-    let mut socket = Socket { frames, early: VecDeque::new() };
+    let mut socket = Socket { frames, early: Early::default() };
     let mut phase = state.phase.clone();
     loop {
         let frame = tokio::select! {
@@ -158,7 +186,7 @@ impl Socket {
 
     /// The next text frame. Binary frames are read as text where they are, pings answer themselves.
     async fn next_text(&mut self) -> Result<String, Gone> {
-        match self.early.pop_front() {
+        match self.early.pop() {
             Some(text) => Ok(text),
             None => self.receive().await,
         }
@@ -166,9 +194,9 @@ impl Socket {
 
     /// Comes back when the client has left. What it says before that is kept.
     async fn gone(&mut self) -> Gone {
-        while self.early.iter().map(String::len).sum::<usize>() < EARLY_BYTES {
+        while !self.early.is_full() {
             match self.receive().await {
-                Ok(text) => self.early.push_back(text),
+                Ok(text) => self.early.push(text),
                 Err(gone) => return gone,
             }
         }
@@ -184,5 +212,22 @@ impl Socket {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EARLY_BYTES, Early};
+
+    #[test]
+    fn early_frames_have_a_bound_also_where_they_are_empty() {
+        let mut early = Early::default();
+        for _ in 0..EARLY_BYTES / size_of::<String>() + 1 {
+            early.push(String::new());
+        }
+        assert!(early.is_full());
+        while early.pop().is_some() {}
+        early.push("a".repeat(EARLY_BYTES - size_of::<String>() - 1));
+        assert!(!early.is_full(), "what was taken out does not count");
     }
 }
