@@ -107,12 +107,16 @@ fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// Folders of a hub's cache that hold no names of models.
+/// Folders that hold no names of models: of a hub's cache, and of a store in Ollama's form, where they change all the time while
+/// something is fetched.
 fn is_beside_the_point(folder: &Path) -> bool {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let in_repository = || folder.parent().is_some_and(|parent| name(parent).starts_with("models--"));
+    let in_store = || folder.parent().is_some_and(|parent| parent.join("manifests").is_dir());
     match name(folder).as_str() {
-        "blobs" | "refs" | ".no_exist" => in_repository(),
+        "blobs" => in_repository() || in_store(),
+        "partial" => in_store(),
+        "refs" | ".no_exist" => in_repository(),
         ".git" | ".locks" => true,
         other => other.starts_with("datasets--") || other.starts_with("spaces--"),
     }

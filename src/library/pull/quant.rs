@@ -89,8 +89,19 @@ pub(super) fn choose(repo: &str, files: &[RepoFile], wanted: Option<&str>) -> Re
             advice: format!("{repo} is not complete; choose another quantization"),
         });
     }
-    let label = label_of_file(&variant.stem);
-    Ok(Choice { label, files: variant.parts.values().cloned().collect(), projector: projector(&projectors) })
+    Ok(Choice {
+        label: distinct(variant, &variants),
+        files: variant.parts.values().cloned().collect(),
+        projector: projector(&projectors),
+    })
+}
+
+/// What the chosen one is called in the store: the first of its names that no other variant has, or pulling two would
+/// put one in the place of the other.
+fn distinct(chosen: &Variant, all: &[Variant]) -> String {
+    let is_own = |name: &&String| all.iter().filter(|one| labels_of_file(&one.stem).contains(name)).count() == 1;
+    let names = labels_of_file(&chosen.stem);
+    names.iter().find(is_own).unwrap_or(&names[2]).clone()
 }
 
 fn variants(files: &[&RepoFile]) -> Vec<Variant> {
@@ -110,10 +121,12 @@ fn variants(files: &[&RepoFile]) -> Vec<Variant> {
     found.into_values().collect()
 }
 
-/// What tells a file from the others of its repository. `path` is without extension, with or without a shard's number.
-pub(super) fn label_of_file(path: &str) -> String {
+/// What may tell a file from the others of its repository, the shortest first. `path` is without extension, with or without a
+/// shard's number.
+pub(super) fn labels_of_file(path: &str) -> [String; 3] {
     let whole = ShardName::parse(path).map_or(path, |name| name.front);
-    label(whole).unwrap_or_else(|| file_name(whole).to_owned())
+    let name = file_name(whole).to_owned();
+    [label(whole).unwrap_or_else(|| name.clone()), name, whole.replace('/', "-")]
 }
 
 /// The quantisation that a path ends in, or that its directory is named after.

@@ -41,6 +41,15 @@ fn what_is_missing_is_answered_with_what_is_there() {
 }
 
 #[test]
+fn no_two_files_of_a_repository_are_called_the_same() {
+    let twins = &["a-Q4_K_M.gguf", "b-Q4_K_M.gguf", "b-Q8_0.gguf"];
+    let label = |paths, wanted| chosen(paths, Some(wanted)).expect("named").0;
+    assert_eq!([label(twins, "a-Q4_K_M"), label(twins, "b-Q4_K_M.gguf")], ["a-Q4_K_M", "b-Q4_K_M"]);
+    assert_eq!(label(twins, "q8_0"), "Q8_0", "the only one");
+    assert_eq!(label(&["x/m-Q4_0.gguf", "y/m-Q4_0.gguf"], "y/m-Q4_0"), "y-m-Q4_0");
+}
+
+#[test]
 fn all_shards_come_and_none_may_be_missing() {
     let paths = &["Q4_K_M/M-00002-of-00003.gguf", "Q4_K_M/M-00001-of-00003.gguf", "Q4_K_M/M-00003-of-00003.gguf"];
     let (label, files, _) = chosen(paths, None).expect("whole");

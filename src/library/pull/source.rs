@@ -63,7 +63,10 @@ impl Source {
             Self::Hub(source) => {
                 let rest = full.strip_prefix(&format!("hf.co/{}", source.repo.to_lowercase()));
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-                    && source.tag().is_none_or(|tag| rest == Some(&format!(":{tag}")))
+                    && source.tags().is_none_or(|tags| {
+                        let found = rest.and_then(|rest| rest.strip_prefix(':'));
+                        found.is_some_and(|found| tags.iter().any(|tag| tag == found))
+                    })
             }
             Self::Url { .. } => false,
         }
@@ -71,11 +74,11 @@ impl Source {
 }
 
 impl HubSource {
-    /// The tag that the wanted file's model has in the store.
-    fn tag(&self) -> Option<String> {
+    /// The tags that the wanted file's model may have in the store.
+    fn tags(&self) -> Option<[String; 3]> {
         let wanted = self.wanted.as_ref()?.to_lowercase();
         let stem = wanted.strip_suffix(".gguf").unwrap_or(&wanted);
-        Some(as_part(&quant::label_of_file(stem)).to_lowercase())
+        Some(quant::labels_of_file(stem).map(|label| as_part(&label).to_lowercase()))
     }
 }
 
@@ -191,6 +194,9 @@ mod tests {
         for source in ["hf:Org/Repo-GGUF:M.Q4_K_M.gguf", "hf:Org/Repo-GGUF:m-q4_k_m-00001-of-00002.gguf"] {
             assert!(source.parse::<Source>().expect(source).is_stored_as(stored), "{source}");
         }
+        let named = "hf.co/org/repo-gguf:m.q4_k_m";
+        assert!("hf:Org/Repo-GGUF:M.Q4_K_M.gguf".parse::<Source>().expect("a source").is_stored_as(named));
+        assert!(!"hf:Org/Repo-GGUF:N.Q4_K_M.gguf".parse::<Source>().expect("a source").is_stored_as(named));
         for source in ["hf:org/repo-gguf:q8_0", "hf:org/repo", "ollama:org/repo-gguf:q4_k_m", "https://e.org/m.gguf"] {
             assert!(!source.parse::<Source>().expect(source).is_stored_as(stored), "{source}");
         }

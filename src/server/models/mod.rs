@@ -7,6 +7,7 @@
 mod files;
 mod pulls;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::api::ErrorKind;
@@ -27,6 +28,8 @@ pub(super) struct Models {
     registry: Arc<Registry>,
     /// The folder that shimmy keeps models in, where there can be one.
     store: Option<Store>,
+    /// The file that is served alone.
+    only: Option<PathBuf>,
     allowed: Allowed,
     pulls: Pulls,
 }
@@ -44,7 +47,8 @@ impl Models {
                 lock(&live).refresh();
             }
         });
-        Self { live, registry, store: own_folder().map(Store::new), allowed, pulls: Pulls::default() }
+        let only = lock(&live).only();
+        Self { live, registry, store: own_folder().map(Store::new), only, allowed, pulls: Pulls::default() }
     }
 
     /// All models there are now.
@@ -75,7 +79,7 @@ impl Models {
 
     /// Where models are kept that are fetched or made.
     pub fn store(&self) -> Result<&Store, ApiError> {
-        if let Some(file) = lock(&self.live).only() {
+        if let Some(file) = &self.only {
             let message = format!(
                 "this server serves {} alone, and keeps no other models; start it without --model, or with the name of a model",
                 file.display()

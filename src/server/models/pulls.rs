@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::library::pull::{Event, PullError, Settings, Source, pull};
+use crate::library::pull::{Event, ModelName, PullError, Settings, Source, pull};
 
 use super::Models;
 
@@ -14,14 +14,14 @@ const MAX_PULLS: usize = 8;
 /// Steps that are told of one; words on retries are left out beyond.
 const MAX_STEPS: usize = 1000;
 
-/// How a pull ended; `None` where it died.
-pub type End = Option<Result<(), Arc<PullError>>>;
+/// How a pull ended, with the model's name; `None` where it died.
+pub type End = Option<Result<ModelName, Arc<PullError>>>;
 
 /// All that was told so far, without what is told better by what came after it.
 #[derive(Debug, Default)]
 struct Log {
     steps: Vec<Event>,
-    end: Option<Result<(), Arc<PullError>>>,
+    end: End,
 }
 
 impl Log {
@@ -116,14 +116,28 @@ async fn run(models: Arc<Models>, source: Source, settings: Settings, sender: Ar
     };
     let end = match pulled {
         // Whoever hears of it finds the model.
-        Ok(_) => models.look_again().await.map_err(|_| ()).ok().map(Ok),
+        Ok(pulled) => models.look_again().await.map_err(|_| ()).ok().map(|()| Ok(pulled.name)),
         Err(error) => Some(Err(Arc::new(error))),
     };
     drop(running);
     sender.send_modify(|log| log.end = end);
 }
 
+/// What a pull fetches, for whoever has followed it to its end.
+#[derive(Debug)]
+pub struct Fetched(watch::Receiver<Log>);
+
+impl Fetched {
+    pub fn name(&self) -> Option<ModelName> {
+        self.0.borrow().end.as_ref()?.as_ref().ok().cloned()
+    }
+}
+
 impl Follower {
+    pub fn fetched(&self) -> Fetched {
+        Fetched(self.log.clone())
+    }
+
     /// Waits for what is new. Nothing is left out but what is the same step, further on.
     pub async fn next(&mut self) -> News {
         loop {
@@ -157,7 +171,7 @@ mod tests {
 
     use tokio::sync::watch;
 
-    use super::{Event, Follower, Log, MAX_STEPS, News};
+    use super::{Event, Follower, Log, MAX_STEPS, ModelName, News};
 
     fn fetching(what: &str, completed: u64) -> Event {
         Event::Fetching { what: what.into(), digest: None, total: 9, completed }
@@ -185,10 +199,14 @@ mod tests {
         assert_eq!(heard(early.next().await), [fetching("a", 9), fetching("b", 0)], "the end of what it heard of");
         let mut late = Follower { log, told: 0, last: None };
         assert_eq!(heard(late.next().await), [Event::Manifest, fetching("a", 9), fetching("b", 0)]);
-        sender.send_modify(|log| log.end = Some(Ok(())));
-        assert!(matches!(early.next().await, News::End(Some(Ok(())))));
+        let fetched = early.fetched();
+        assert!(fetched.name().is_none());
+        let name: ModelName = "far".parse().expect("a name");
+        sender.send_modify(|log| log.end = Some(Ok(name.clone())));
+        assert_eq!(fetched.name(), Some(name));
+        assert!(matches!(early.next().await, News::End(Some(Ok(_)))));
         drop(sender);
-        assert!(matches!(late.next().await, News::End(Some(Ok(())))));
+        assert!(matches!(late.next().await, News::End(Some(Ok(_)))));
     }
 
     #[tokio::test]

@@ -101,9 +101,11 @@ fn a_model_is_made_of_others_and_of_what_has_to_be_fetched_first() {
     let words = statuses(&told);
     assert_eq!((words[0], words[words.len() - 1]), ("pulling manifest", "success"));
     assert_eq!(words.iter().filter(|word| **word == "success").count(), 1, "{words:?}");
+    // A source that no model is called after.
+    assert_eq!(lines(&made("ollama:far", "next")).last(), Some(&json!({ "status": "success" })));
     fs::remove_dir_all(machine.dir.path().join("ollama")).unwrap();
     fs::remove_file(&file).unwrap();
-    assert_eq!(names(&server), ["far:latest", "near:latest", "ours:latest", "small:latest"]);
+    assert_eq!(names(&server), ["far:latest", "near:latest", "next:latest", "ours:latest", "small:latest"]);
     let shown = server.post("/api/show", &json!({ "model": "near" })).json();
     assert_eq!(
         (&shown["system"], shown["parameters"].as_str()),

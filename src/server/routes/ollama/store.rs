@@ -125,7 +125,7 @@ async fn next(state: &AppState, follower: &mut Follower) -> Result<News, ApiErro
 }
 
 fn ended(end: End) -> Result<(), ApiError> {
-    end.ok_or_else(ApiError::internal)?.map_err(|error| ApiError::from(&*error))
+    end.ok_or_else(ApiError::internal)?.map_err(|error| ApiError::from(&*error)).map(drop)
 }
 
 /// Makes a model, out of one that is fetched before where it is not here.
@@ -161,11 +161,14 @@ fn made(
     let status = |text: String| json!({ "status": text });
     async_stream::try_stream! {
         if let Some(follower) = fetched {
+            let fetched = follower.fetched();
             let mut steps = std::pin::pin!(steps(state.clone(), follower));
             while let Some(step) = steps.next().await {
                 yield step?;
             }
-            let (models, from) = (Arc::clone(&state.models), request.from.clone().unwrap_or_default());
+            // The store may have another name for it than the source that was asked for.
+            let from = fetched.name().map_or_else(|| request.from.clone().unwrap_or_default(), |name| name.full());
+            let models = Arc::clone(&state.models);
             base = blocking(move || models.base(&from)).await?;
             if base.is_none() {
                 Err(not_found(request.from.as_deref().unwrap_or_default()))?;
