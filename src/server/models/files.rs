@@ -132,7 +132,8 @@ impl Models {
     /// Whether the name means this model whatever else there is, and not as the only one of its family.
     pub fn is_called(&self, status: &ModelStatus, asked: &str) -> bool {
         let bare = untagged(asked);
-        bare == untagged(&status.name)
+        self.only.is_some()
+            || bare == untagged(&status.name)
             || self.registry.aliases().iter().any(|(alias, _)| *alias == bare)
             || lock(&self.live).found(&status.name).is_some_and(|found| found.is_called(asked))
     }
