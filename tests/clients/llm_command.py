@@ -99,8 +99,10 @@ def errors(llm):
 
 def leaving(llm, address):
     before = cancellations(address)
-    process = llm.start("prompt", "-m", "here", "-o", "temperature", "0", "-o", "max_tokens", "4000",
-                        "Count from 1 to 1000, with all the numbers between.", stderr=subprocess.DEVNULL)
+    # Without the tokens that would end it.
+    endless = json.dumps({"0": -100, "2": -100})
+    process = llm.start("prompt", "-m", "here", "-o", "max_tokens", "4000", "-o", "logit_bias", endless, "Count.",
+                        stderr=subprocess.DEVNULL)
     assert process.stdout.read(10)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=30)
