@@ -9,7 +9,8 @@ for name in "$@"; do
     # A shell of its own: what one backend's environment needs must not set off rebuilds of the next.
     (
         case "$name" in
-            vulkan | dynamic) eval "$(scripts/vulkan_deps.sh)" ;;
+            # The software device has no cooperative matrices, and compiling the shaders for them takes minutes.
+            vulkan | dynamic) eval "$(scripts/vulkan_deps.sh)"; export SHIMMY_PLAIN_SHADERS=1 ;;
             opencl) scripts/opencl_deps.sh ;;
             # The registry's copy of the pin leaves this backend out; the newer revision has it. What shows that the
             # shim fits that revision runs in the same build.

@@ -21,7 +21,7 @@ if recent_enough "${VULKAN_SDK:-/nonexistent}/include"; then
     echo "export VULKAN_SDK='$VULKAN_SDK'"
     exit
 fi
-if [ -e "$sdk/complete-2" ] && [ -x "$sdk/bin/glslc" ] && [ -e "$sdk/lib/libvulkan.so" ] && compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null; then
+if [ -e "$sdk/complete-3" ] && [ -x "$sdk/bin/glslc" ] && [ -e "$sdk/lib/libvulkan.so" ] && compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null; then
     echo "export VULKAN_SDK='$sdk'"
     exit
 fi
@@ -84,14 +84,21 @@ if [ -x "$scratch/root/usr/bin/glslc" ]; then
     mkdir "$sdk/next-release"
     mv "$scratch/root/usr/bin" "$scratch/root/usr/lib" "$sdk/next-release/"
     libc=$(dirname "$(find "$sdk/next-release/lib" -name libc.so.6)")
-    # Its own loader finds its own C library.
-    printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
-        "$(find "$libc" -name 'ld-linux*')" "$libc" "$sdk/next-release/bin/glslc" >"$sdk/bin/glslc"
+    cat >"$sdk/bin/glslc" <<GLSLC
+#!/bin/sh
+# llama.cpp asks with these files what shaders it may compile.
+case "\$SHIMMY_PLAIN_SHADERS:\$*" in
+    1:*/feature-tests/coopmat.comp*) echo "extension not supported: GL_KHR_cooperative_matrix" >&2; exit 1 ;;
+    1:*/feature-tests/coopmat2*.comp*) echo "extension not supported: GL_NV_cooperative_matrix2, extension not supported: GL_NV_cooperative_matrix_decode_vector" >&2; exit 1 ;;
+esac
+# Its own loader finds its own C library.
+exec "$(find "$libc" -name 'ld-linux*')" --library-path "$libc" "$sdk/next-release/bin/glslc" "\$@"
+GLSLC
     chmod +x "$sdk/bin/glslc"
 else
     ln -s "$(command -v glslc)" "$sdk/bin/glslc"
 fi
 "$sdk/bin/glslc" --version >/dev/null || die "$sdk/bin/glslc does not run"
 knows_matrices "$sdk/bin/glslc" || say "warning: $sdk/bin/glslc knows no cooperative matrices, so matrix products will be slow; set VULKAN_SDK to a newer SDK"
-touch "$sdk/complete-2"
+touch "$sdk/complete-3"
 echo "export VULKAN_SDK='$sdk'"
