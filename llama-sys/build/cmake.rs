@@ -178,7 +178,18 @@ fn shared_dir(
     let mut hasher = DefaultHasher::new();
     source.dir.hash(&mut hasher);
     options.hash(&mut hasher);
-    for key in ["TARGET", "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "VULKAN_SDK", "SHIMMY_PLAIN_SHADERS", "CUDACXX", "CUDAARCHS"] {
+    for key in [
+        "TARGET",
+        "CC",
+        "CXX",
+        "CFLAGS",
+        "CXXFLAGS",
+        "LDFLAGS",
+        "VULKAN_SDK",
+        "SHIMMY_PLAIN_SHADERS",
+        "CUDACXX",
+        "CUDAARCHS",
+    ] {
         println!("cargo::rerun-if-env-changed={key}");
         env::var_os(key).hash(&mut hasher);
     }
