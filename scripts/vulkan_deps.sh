@@ -11,12 +11,6 @@ sdk="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy/vulkan-sdk"
 # llama.cpp uses VK_EXT_layer_settings, which the headers have since 1.3.272; Debian 12 has 1.3.239.
 recent_enough() { grep -qs VK_EXT_layer_settings "$1/vulkan/vulkan_core.h"; }
 
-# Without cooperative matrices llama.cpp's matrix products leave a GPU's tensor cores unused; glslc has them since 2024.
-knows_matrices() {
-    printf '#version 460\n#extension GL_KHR_cooperative_matrix : require\nvoid main() {}\n' |
-        "$1" -fshader-stage=compute --target-env=vulkan1.3 -o /dev/null - 2>/dev/null
-}
-
 if recent_enough "${VULKAN_SDK:-/nonexistent}/include"; then
     echo "export VULKAN_SDK='$VULKAN_SDK'"
     exit
@@ -99,6 +93,5 @@ else
     ln -s "$(command -v glslc)" "$sdk/bin/glslc"
 fi
 "$sdk/bin/glslc" --version >/dev/null || die "$sdk/bin/glslc does not run"
-knows_matrices "$sdk/bin/glslc" || say "warning: $sdk/bin/glslc knows no cooperative matrices, so matrix products will be slow; set VULKAN_SDK to a newer SDK"
 touch "$sdk/complete-3"
 echo "export VULKAN_SDK='$sdk'"

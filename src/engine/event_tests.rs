@@ -28,16 +28,7 @@ fn told(script: &[&'static str], stop: &str) -> (Vec<(String, u32)>, usize, Fini
     let rule = Arc::new(Script(script.to_vec()));
     let machine =
         Machine { n_cells: 64, n_ctx_seq: 64, n_batch: 32, n_seq_max: 2, recurrent: false, pace: Duration::ZERO };
-    let config = EngineConfig {
-        label: "test".into(),
-        parallel: 1,
-        queue: 1,
-        threads: 1,
-        adaptive_threads: false,
-        deterministic: false,
-        lookup: 0,
-        warm_up: false,
-    };
+    let config = EngineConfig { label: "test".into(), queue: 1, ..EngineConfig::default() };
     let engine = EngineHandle::start_simulation(rule, machine, config).expect("it starts");
     let job = Job { prompt: vec![1], stop: vec![stop.into()], logprobs: Some(0), ..Job::default() };
     let (mut pieces, mut probabilities) = (Vec::new(), 0);

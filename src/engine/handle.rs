@@ -39,6 +39,22 @@ pub struct EngineConfig {
     pub warm_up: bool,
 }
 
+/// One sequence at a time, on one thread, and nobody may wait.
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            label: String::new(),
+            parallel: 1,
+            queue: 0,
+            threads: 1,
+            adaptive_threads: false,
+            deterministic: false,
+            lookup: 0,
+            warm_up: false,
+        }
+    }
+}
+
 /// One generation to queue.
 #[derive(Debug, Default)]
 pub struct Job {
@@ -218,11 +234,19 @@ impl EngineHandle {
 
     fn check(&self, job: &Job) -> Result<(), EngineError> {
         job.sampling.validate().map_err(EngineError::Parameter)?;
-        if job.prompt.is_empty() {
+        self.fits(&job.prompt)
+    }
+
+    /// Whether a prompt leaves room for an answer.
+    ///
+    /// # Errors
+    /// [`EngineError::EmptyPrompt`], [`EngineError::PromptTooLong`].
+    pub fn fits(&self, prompt: &[TokenId]) -> Result<(), EngineError> {
+        if prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        if job.prompt.len() >= self.n_ctx {
-            return Err(EngineError::PromptTooLong { prompt_tokens: job.prompt.len(), context_tokens: self.n_ctx });
+        if prompt.len() >= self.n_ctx {
+            return Err(EngineError::PromptTooLong { prompt_tokens: prompt.len(), context_tokens: self.n_ctx });
         }
         Ok(())
     }

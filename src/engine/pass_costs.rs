@@ -53,28 +53,20 @@ impl PassCosts {
     pub fn rows(&self, decoding: usize, more: usize) -> usize {
         let wanted = decoding + more;
         if decoding == 0 || more == 0 {
-            return self.best(wanted, wanted, f64::INFINITY);
+            return self.best(wanted, 1, f64::INFINITY);
         }
         // The next step at least, or prompts would never come to an end.
         let most = (STRETCH * self.of(decoding)).max(SAME_STEP * self.of(decoding + 1)).max(READABLE);
         self.best(wanted, decoding + 1, most)
     }
 
-    /// The number of rows up to `wanted` that are cheapest each, but not fewer than `least` unless that is cheaper by far, nor
-    /// in a pass that takes longer than `most`.
+    /// The number of rows from `least` to `wanted` that are cheapest each, in a pass that takes no longer than `most`; `least`
+    /// where none is so short.
     fn best(&self, wanted: usize, least: usize, most: f64) -> usize {
         let each = |rows: usize| self.of(rows) / as_f64(rows.max(1));
-        let mut best = wanted;
-        let allowed = self.of(wanted) <= most;
-        for (rows, cost) in self.0.iter().rev().filter(|(rows, _)| *rows < wanted) {
-            if *cost > most || (*rows < least && most.is_finite()) {
-                continue;
-            }
-            if (best == wanted && !allowed) || each(*rows) < CLEARLY * each(best) {
-                best = *rows;
-            }
-        }
-        if best == wanted && !allowed { least } else { best }
+        let measured = self.0.iter().rev().map(|(rows, _)| *rows).filter(|rows| (least..wanted).contains(rows));
+        let fit = std::iter::once(wanted).chain(measured).filter(|rows| self.of(*rows) <= most);
+        fit.reduce(|best, rows| if each(rows) < CLEARLY * each(best) { rows } else { best }).unwrap_or(least)
     }
 }
 

@@ -322,15 +322,15 @@ impl<F: Forward> Engine<F> {
             let shape = self.forward.shape();
             let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. })).count();
             let prefilling = self.running.iter().filter(|sequence| !sequence.decoding).count();
-            let mut n_batch = shape.n_batch;
-            let mut prefill = self.pace.budget(decoding, prefilling);
-            if self.costs.is_known() && !self.config.deterministic {
+            let (n_batch, prefill) = if self.costs.is_known() && !self.config.deterministic {
                 let more = self.views.iter().map(View::beside).sum();
-                n_batch = self.costs.rows(decoding, more).min(n_batch);
-                prefill = n_batch.saturating_sub(decoding);
-            } else if !self.config.deterministic && !self.tiles_pay() {
-                n_batch = n_batch.min(shape.tile - 1);
-            }
+                let rows = self.costs.rows(decoding, more).min(shape.n_batch);
+                (rows, rows.saturating_sub(decoding))
+            } else {
+                let whole = self.config.deterministic || self.tiles_pay();
+                let rows = if whole { shape.n_batch } else { shape.n_batch.min(shape.tile - 1) };
+                (rows, self.pace.budget(decoding, prefilling))
+            };
             let limits = Limits {
                 n_batch,
                 n_outputs: shape.n_outputs,

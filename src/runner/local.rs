@@ -1,5 +1,6 @@
 //! A model in this process, through llama.cpp.
 
+use std::iter::repeat_n;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -67,6 +68,7 @@ impl LocalRunner {
             );
         }
         let context = layout.context(threads, spec);
+        let pooling = model.pooling();
         let config = EngineConfig {
             label: spec.label.clone(),
             parallel: layout.parallel as usize,
@@ -77,7 +79,7 @@ impl LocalRunner {
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
             // For one stream alone there is nothing to choose, and texts are embedded elsewhere.
-            warm_up: layout.parallel > 1 && model.pooling().is_none(),
+            warm_up: layout.parallel > 1 && pooling.is_none(),
         };
         let (engine, memory) = EngineHandle::start_llama(&model, usual_set.clone(), context, layout.n_ctx_seq, config)
             .map_err(load_error)?;
@@ -93,7 +95,6 @@ impl LocalRunner {
             threads,
             "model loaded"
         );
-        let pooling = model.pooling();
         let ranks = pooling == Some(Pooling::Rank);
         let embedder =
             pooling.is_some().then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
@@ -167,13 +168,10 @@ impl Runner for LocalRunner {
             let spec = self.defaults.apply(spec);
             let adapters = self.adapters_for(spec.lora.as_deref())?;
             let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
-            let (prompt_tokens, context_tokens) = (tokens.len(), self.engine.n_ctx());
-            if prompt_tokens >= context_tokens {
-                return Err(RunnerError::PromptTooLong { prompt_tokens, context_tokens });
-            }
-            for answer in 0..answers {
+            self.engine.fits(&tokens)?;
+            for (answer, prompt) in (0..answers).zip(repeat_n(tokens, answers as usize)) {
                 jobs.push(Job {
-                    prompt: tokens.clone(),
+                    prompt,
                     sampling: spec.sampling.params_of(answer),
                     stop: stops.clone(),
                     shown: shown.clone(),

@@ -141,16 +141,7 @@ impl StubRunner {
             recurrent: false,
             pace,
         };
-        let config = EngineConfig {
-            label: "stub".into(),
-            parallel: PARALLEL,
-            queue: 64,
-            threads: 1,
-            adaptive_threads: false,
-            deterministic: false,
-            lookup: 0,
-            warm_up: false,
-        };
+        let config = EngineConfig { label: "stub".into(), parallel: PARALLEL, queue: 64, ..EngineConfig::default() };
         let engine = EngineHandle::start_simulation(Arc::clone(&words) as Arc<dyn Rule>, machine, config)
             .map_err(LoadError::Failed)?;
         let MemoryPlan { devices, .. } = Self::plan(speed, &[]);

@@ -11,16 +11,7 @@ fn model() -> Model {
 
 fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
     let context = ContextParams { n_ctx, n_seq_max: 2, ..ContextParams::default() };
-    let config = EngineConfig {
-        label: "test".into(),
-        parallel: 1,
-        queue: 4,
-        threads: 1,
-        adaptive_threads: false,
-        deterministic: false,
-        lookup: 0,
-        warm_up: false,
-    };
+    let config = EngineConfig { label: "test".into(), queue: 4, ..EngineConfig::default() };
     EngineHandle::start_llama(model, AdapterSet::default(), context, n_ctx, config).unwrap().0
 }
 

@@ -462,16 +462,7 @@ fn families_marks_reach_the_parser() {
         super::GenerateSpec { constraint: Some(form), ..super::GenerateSpec::new("m", super::Input::Raw("x".into())) };
     let form = family.prompts.prepare(&spec).expect("a prompt").form.expect("a form");
     let filter = Some(family.prompts.filter(&form).expect("a filter"));
-    let config = EngineConfig {
-        label: "test".into(),
-        parallel: 1,
-        queue: 1,
-        threads: 1,
-        adaptive_threads: false,
-        deterministic: false,
-        lookup: 0,
-        warm_up: false,
-    };
+    let config = EngineConfig { label: "test".into(), queue: 1, ..EngineConfig::default() };
     let context = ContextParams { n_ctx: 256, ..ContextParams::default() };
     let (engine, _) =
         EngineHandle::start_llama(&family.model, AdapterSet::default(), context, 256, config).expect("an engine");
