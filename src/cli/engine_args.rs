@@ -26,6 +26,12 @@ pub(super) struct EngineArgs {
     /// [default: 0].
     #[arg(long, global = true, value_name = "N", value_parser = lookup)]
     lookup: Option<usize>,
+    /// A small model with the same vocabulary that guesses ahead; the model verifies each token.
+    #[arg(long, global = true, value_name = "NAME|PATH")]
+    draft_model: Option<String>,
+    /// Most tokens that the draft model guesses at a time [default: 8].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+    draft_tokens: Option<u8>,
     /// Number format of the keys in the KV cache [default: f16].
     #[arg(long, global = true, value_name = "TYPE", value_parser = choice(CACHE_TYPES))]
     cache_type_k: Option<CacheType>,
@@ -59,6 +65,8 @@ impl EngineArgs {
             queue: said.set("queue", self.queue),
             deterministic: said.set("deterministic", self.deterministic),
             lookup: said.set("lookup", self.lookup),
+            draft_model: said.set("draft_model", self.draft_model.clone()),
+            draft_tokens: said.set("draft_tokens", self.draft_tokens.map(usize::from)),
             cache_type_k: said.set("cache_type_k", self.cache_type_k),
             cache_type_v: said.set("cache_type_v", self.cache_type_v),
             flash_attn: said.set("flash_attn", self.flash_attn),

@@ -10,7 +10,7 @@ use super::file::Model;
 use super::keys::{LoadSettings, get};
 use super::layers::Kept;
 use super::source::is_from;
-use super::{Config, as_file};
+use super::{Config, as_file, drafts};
 use crate::library::{Facts, Found, Seen, examine, name_from_path, nearest, survey, untagged};
 use crate::registry::{KeepAlive, Registry};
 use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
@@ -19,6 +19,8 @@ use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     pub spec: LoadSpec,
+    /// The model that is to draft for it, as the settings name it.
+    pub draft: Option<String>,
     pub keep_alive: KeepAlive,
     pub size_bytes: u64,
     pub facts: Option<Facts>,
@@ -132,7 +134,7 @@ impl Catalog {
     }
 
     /// The name under which a model is listed, by any of its names.
-    fn listed(&self, name: &str) -> Option<String> {
+    pub(super) fn listed(&self, name: &str) -> Option<String> {
         let wanted = untagged(name);
         let aliased = self.aliases.iter().find(|(alias, _)| untagged(alias) == wanted).map(|(_, name)| name);
         let named = || self.models.keys().find(|name| untagged(name) == wanted);
@@ -187,6 +189,7 @@ impl Config {
         {
             model.spec.adapters = self.asked_adapters();
         }
+        catalog.find_drafts(None);
         catalog
     }
 
@@ -199,6 +202,9 @@ impl Config {
         let mut catalog = Catalog::default();
         catalog.spell(&name, &located);
         catalog.add(name, &located, model);
+        let names_others = get(&self.load().draft_model).is_some_and(|wanted| !drafts::is_path(&wanted));
+        let others = names_others.then(|| self.catalog_of(survey(&self.search_paths()).models));
+        catalog.find_drafts(others.as_ref());
         catalog
     }
 
@@ -219,6 +225,7 @@ impl Config {
         let spec = LoadSpec {
             source: located.source.clone(),
             adapters: located.adapters.iter().cloned().chain(adapters).collect(),
+            draft: None,
             template: get(&load.template).or_else(|| located.kept.template.clone()),
             placement: load.placement(),
             context_tokens: get(&load.ctx_size).or(located.kept.context_tokens),
@@ -228,7 +235,8 @@ impl Config {
             defaults: defaults.over(located.kept.defaults.clone()),
         };
         let keep_alive = get(&load.keep_alive).unwrap_or_default();
-        Planned { spec, keep_alive, size_bytes: located.size_bytes, facts: located.facts.clone() }
+        let draft = get(&load.draft_model).filter(|wanted| wanted != drafts::NONE);
+        Planned { spec, draft, keep_alive, size_bytes: located.size_bytes, facts: located.facts.clone() }
     }
 
     /// 1.x called this model `phi3-lora`, whatever it was.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::Catalog;
 use super::error::Problem;
 use super::file::{Model, Settings};
 use super::keys::LoadSettings;
 use super::setting::{Origin, Set};
+use super::{Catalog, drafts};
 use crate::gguf;
 use crate::library::untagged;
 use crate::runner::ModelSource;
@@ -85,8 +85,10 @@ pub(super) fn files(source: &str, settings: &Settings, catalog: &Catalog) -> Vec
     let mut problems = Vec::new();
     let mut say = |span, message: String| problems.push(Problem::new(source, span, message));
     template(&settings.load, &mut say);
+    draft(&settings.load, catalog, &mut say);
     for model in settings.models.values() {
         template(&model.load, &mut say);
+        draft(&model.load, catalog, &mut say);
         if let Some(path) = &model.own.path {
             match gguf::Header::open(&path.value) {
                 Ok(header) if header.is_adapter() => {
@@ -130,6 +132,14 @@ fn template(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
     }
 }
 
+fn draft(load: &LoadSettings, catalog: &Catalog, say: &mut impl FnMut(Range<usize>, String)) {
+    let Some(set) = load.draft_model.as_ref().filter(|set| set.value != drafts::NONE) else { return };
+    let found = catalog.draft_file(&set.value);
+    if let Err(why) = found.and_then(|path| gguf::Header::open(&path).map_err(|error| error.to_string())) {
+        say(bytes(&set.origin), why);
+    }
+}
+
 /// Whether a template's setting is neither a template nor a built-in one's name.
 fn is_template_file(template: &str) -> bool {
     let is_text = template.contains("{{") || template.contains("{%");
@@ -139,16 +149,18 @@ fn is_template_file(template: &str) -> bool {
 /// Makes the paths of a file in the directory `dir` independent of where the program runs.
 pub(super) fn locate(settings: &mut Settings, dir: &Path) {
     let in_dir = |path: &mut PathBuf| *path = resolve(path, dir);
-    let template = |load: &mut LoadSettings| {
-        if let Some(set) = load.template.as_mut().filter(|set| is_template_file(&set.value)) {
+    let files = |load: &mut LoadSettings| {
+        let template = load.template.as_mut().filter(|set| is_template_file(&set.value));
+        let draft = load.draft_model.as_mut().filter(|set| drafts::is_path(&set.value));
+        for set in template.into_iter().chain(draft) {
             set.value = resolve(Path::new(&set.value), dir).to_string_lossy().into_owned();
         }
     };
     settings.server.model_dirs.iter_mut().flat_map(|set| &mut set.value).for_each(in_dir);
     settings.server.api_key_file.iter_mut().for_each(|set| in_dir(&mut set.value));
-    template(&mut settings.load);
+    files(&mut settings.load);
     for model in settings.models.values_mut() {
-        template(&mut model.load);
+        files(&mut model.load);
         model.own.path.iter_mut().for_each(|set| in_dir(&mut set.value));
         model.own.adapters.iter_mut().flat_map(|set| &mut set.value).for_each(|adapter| in_dir(&mut adapter.path));
     }

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::check;
 use super::error::{ConfigError, Problem};
-use super::keys::{LoadSettings, ModelSettings, NOT_SERVED, SYNONYMS, SamplingSettings, ServerSettings};
+use super::keys::{LoadSettings, ModelSettings, SYNONYMS, SamplingSettings, ServerSettings};
 use super::kinds::quoted;
 use super::setting::{Origin, Section, Set};
 use super::source::is_name;
@@ -175,9 +175,6 @@ fn in_order<'a, 't>(table: &'a DeTable<'t>) -> Vec<(&'a Spanned<Cow<'t, str>>, &
 
 /// What to say of a key that no setting has here.
 fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>, place: Place<'_>) -> String {
-    if let Some((_, why)) = NOT_SERVED.iter().find(|(name, _)| *name == key) {
-        return format!("`{key}` is not served by this version: {why}");
-    }
     if ServerSettings::KEYS.contains(&key) {
         return format!("`{key}` is the server's: it belongs to the top of the file, in front of the first [section]");
     }

@@ -63,6 +63,10 @@ settings! {
         deterministic: bool = switch(), value("false");
         /// Tokens.
         lookup: usize = whole(0, 32), value("0");
+        /// Another model, small and with the same vocabulary, that guesses ahead.
+        draft_model: String = text("a model's name, the path of a GGUF file, or \"none\""), value("\"none\"");
+        /// Tokens.
+        draft_tokens: usize = whole(1, 32), value("8");
         cache_type_k: CacheType = word(CACHE_TYPES), value("\"f16\"");
         cache_type_v: CacheType = word(CACHE_TYPES), value("\"f16\"");
         flash_attn: FlashAttention = word(FLASH_ATTENTION), value("\"auto\"");
@@ -113,12 +117,6 @@ settings! {
 pub(super) const SYNONYMS: &[(&str, &str)] =
     &[("context", "ctx_size"), ("lora", "adapters"), ("aliases", "alias"), ("ngl", "gpu_layers")];
 
-/// Settings that are understood and cannot be had.
-pub(super) const NOT_SERVED: &[(&str, &str)] = &[(
-    "draft_model",
-    "no model drafts for another one yet; `lookup = 8` drafts from the text itself, which needs no second model",
-)];
-
 impl LoadSettings {
     /// As [`LoadSettings::over`], but settings that speak of the same thing give way together: what is said of experts,
     /// and what only makes sense on a GPU where the CPU is chosen over it.
@@ -161,6 +159,7 @@ impl LoadSettings {
             queue: get(&self.queue).unwrap_or(defaults.queue),
             deterministic: get(&self.deterministic).unwrap_or(defaults.deterministic),
             lookup: get(&self.lookup).unwrap_or(defaults.lookup),
+            draft_tokens: get(&self.draft_tokens).unwrap_or(defaults.draft_tokens),
             cache_type_k: get(&self.cache_type_k).unwrap_or(defaults.cache_type_k),
             cache_type_v: get(&self.cache_type_v).unwrap_or(defaults.cache_type_v),
             flash_attention: get(&self.flash_attn).unwrap_or(defaults.flash_attention),

@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+mod drafts;
 mod error;
 mod file;
 mod keys;

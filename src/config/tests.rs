@@ -132,7 +132,7 @@ const BROKEN: &[(&str, &str)] = &[
   | ^^^^^^^^",
     ),
     (
-        "[models.a]\nbind = 'x'\ntop_k = 1\ndraft_model = 'b'",
+        "[models.a]\nbind = 'x'\ntop_k = 1",
         "
 2:1: `bind` is the server's: it belongs to the top of the file, in front of the first [section]
   |
@@ -141,11 +141,7 @@ const BROKEN: &[(&str, &str)] = &[
 3:1: `top_k` belongs into the section [models.a.sampling]
   |
 3 | top_k = 1
-  | ^^^^^
-4:1: `draft_model` is not served by this version: no model drafts for another one yet; `lookup = 8` drafts from the text itself, which needs no second model
-  |
-4 | draft_model = 'b'
-  | ^^^^^^^^^^^",
+  | ^^^^^",
     ),
     (
         "[models.a]\npath = 'a.gguf'\nbase = 'b'",
@@ -334,6 +330,23 @@ fn a_section_takes_over_what_its_base_says() {
     assert_eq!(catalog.aliases.get("b").map(String::as_str), Some("base"));
 }
 
+#[test]
+fn a_model_that_drafts_is_named_like_any_other_and_never_drafts_for_itself() {
+    let text = "draft_model = 'small'
+[models.small]\npath = 's.gguf'
+[models.big]\npath = 'b.gguf'\ndraft_tokens = 3
+[models.other]\npath = 'o.gguf'\ndraft_model = './d.gguf'
+[models.alone]\npath = 'a.gguf'\ndraft_model = 'none'
+[models.lost]\npath = 'l.gguf'\ndraft_model = 'smal'";
+    let catalog = config(text, LoadSettings::default()).catalog();
+    let spec = |name: &str| &catalog.models[name].spec;
+    let drafts = ["small", "big", "other", "alone"].map(|name| spec(name).draft.as_deref());
+    assert_eq!(drafts, [None, Some(Path::new("/etc/s.gguf")), Some(Path::new("/etc/./d.gguf")), None]);
+    assert_eq!([spec("big").serve.draft_tokens, spec("other").serve.draft_tokens], [3, 8]);
+    let why = "there is no model \"smal\" on this machine that could draft; did you mean \"small\"?";
+    assert_eq!(spec("lost").source, ModelSource::Absent { why: why.into() }, "it is not run without");
+}
+
 /// What the tables call a default is what is taken.
 #[test]
 fn the_defaults_that_are_shown_are_those_that_count() {
@@ -372,7 +385,7 @@ fn some_value(key: &str) -> BoxedStrategy<String> {
     };
     let fraction = (0.01_f32..=1.0).prop_map(|x| format!("{x:?}"));
     match key {
-        "bind" | "model" | "template" | "system" | "path" => text().boxed(),
+        "bind" | "model" | "template" | "system" | "path" | "draft_model" => text().boxed(),
         "base" => "[a-z]{3}-unknown".prop_map(|name| format!("'{name}'")).boxed(),
         "source" => word(&["hf:owner/name", "ollama:llama3:8b"]).boxed(),
         "alias" => Just("['x/y', 'z:8b']".to_owned()).boxed(),

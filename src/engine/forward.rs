@@ -69,6 +69,9 @@ pub(super) struct Lane<S> {
     pub row: Option<usize>,
     /// Tokens that were put into the pass without having been sampled.
     pub guesses: Vec<TokenId>,
+    /// What the drafting model guessed when the sequence had `drafted_at` tokens.
+    pub draft: Vec<TokenId>,
+    pub drafted_at: usize,
     /// What was sampled: one token, and one more for each guess that proved right.
     pub sampled: Vec<TokenId>,
     pub failure: Option<String>,
@@ -92,6 +95,8 @@ impl<S> Lane<S> {
             sampler,
             row: None,
             guesses: Vec::new(),
+            draft: Vec::new(),
+            drafted_at: 0,
             sampled: Vec::new(),
             failure: None,
             logprobs: None,

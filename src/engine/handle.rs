@@ -12,6 +12,7 @@ use crate::constrain::TokenFilter;
 use super::adapters::{AdapterSet, EngineAdapter};
 use super::command::{Command, Measure};
 use super::control::{OnSignal, Signal};
+use super::drafter::Drafter;
 use super::error::EngineError;
 use super::forward::{Forward, TokenId};
 use super::request::{Request, SamplingParams};
@@ -35,6 +36,8 @@ pub struct EngineConfig {
     pub deterministic: bool,
     /// Tokens to guess ahead from the text so far; 0 guesses none.
     pub lookup: usize,
+    /// Tokens to guess ahead with a drafting model, where there is one.
+    pub draft: usize,
     /// Try passes of all sizes before the first request.
     pub warm_up: bool,
 }
@@ -50,6 +53,7 @@ impl Default for EngineConfig {
             adaptive_threads: false,
             deterministic: false,
             lookup: 0,
+            draft: 0,
             warm_up: false,
         }
     }
@@ -158,7 +162,7 @@ impl EngineHandle {
     /// What `make` failed with, or why there is no thread.
     pub(super) fn start<F: Forward, E: Send + 'static>(
         config: EngineConfig,
-        make: impl FnOnce() -> Result<F, E> + Send + 'static,
+        make: impl FnOnce() -> Result<(F, Option<Drafter<F>>), E> + Send + 'static,
         no_thread: impl FnOnce(String) -> E,
     ) -> Result<Self, E> {
         let (commands, receiver) = commands_channel();
@@ -168,10 +172,10 @@ impl EngineHandle {
         let (thread_shared, thread_stopping) = (Arc::clone(&shared), Arc::clone(&stopping));
         let (parallel, queue) = (config.parallel, config.queue);
         let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || match make() {
-            Ok(forward) => {
+            Ok((forward, drafter)) => {
                 let _ = thread_shared.abort.set(forward.aborter());
                 let n_ctx = forward.shape().n_ctx_seq;
-                let engine = Engine::new(forward, config, thread_shared, thread_stopping);
+                let engine = Engine::new(forward, drafter, config, thread_shared, thread_stopping);
                 if ready.send(Ok(n_ctx)).is_ok() {
                     engine.run(&receiver);
                 }

@@ -12,6 +12,7 @@ use crate::llama::{
 
 use super::adapters::AdapterSet;
 use super::command::Measure;
+use super::drafter::Drafter;
 use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
 use super::measure;
@@ -36,8 +37,15 @@ pub(super) struct LlamaForward {
     samplers: Option<rayon::ThreadPool>,
 }
 
+/// What an engine's contexts take.
+#[derive(Debug, Default)]
+pub struct EngineMemory {
+    pub model: Vec<MemoryUse>,
+    pub draft: Vec<MemoryUse>,
+}
+
 impl EngineHandle {
-    /// Creates the context on a thread of its own and waits until it is ready. `n_ctx_seq` limits each sequence;
+    /// Creates the context on a thread of its own and waits until it is ready. `draft` guesses ahead. `n_ctx_seq` limits each sequence;
     /// `adapters` are those that most requests are expected to name. What the context takes of the memory comes with the
     /// handle.
     ///
@@ -45,30 +53,37 @@ impl EngineHandle {
     /// What creating the context or attaching the adapters failed with.
     pub fn start_llama(
         model: &Model,
+        draft: Option<&Model>,
         adapters: AdapterSet,
         context: ContextParams,
         n_ctx_seq: u32,
         config: EngineConfig,
-    ) -> Result<(Self, Vec<MemoryUse>), LlamaError> {
-        let model = model.clone();
+    ) -> Result<(Self, EngineMemory), LlamaError> {
+        let (model, draft) = (model.clone(), draft.cloned());
         let threads = config.threads;
         let (report, memory) = std::sync::mpsc::sync_channel(1);
         let handle = Self::start(
             config,
             move || {
                 let forward = LlamaForward::new(&model, &adapters, &context, n_ctx_seq, threads)?;
-                let _ = report.send(forward.context.memory_use()?);
-                Ok(forward)
+                let mut memory = EngineMemory { model: forward.context.memory_use()?, draft: Vec::new() };
+                let mut drafter = None;
+                if let Some(draft) = &draft {
+                    let forward = LlamaForward::new(draft, &AdapterSet::default(), &context, n_ctx_seq, threads)?;
+                    memory.draft = forward.context.memory_use()?;
+                    drafter = Some(Drafter::new(forward).map_err(not_started)?);
+                }
+                let _ = report.send(memory);
+                Ok((forward, drafter))
             },
-            |message| LlamaError::Native {
-                call: "starting the engine's thread",
-                status: 0,
-                message,
-                log: String::new(),
-            },
+            not_started,
         )?;
         Ok((handle, memory.recv().unwrap_or_default()))
     }
+}
+
+fn not_started(message: String) -> LlamaError {
+    LlamaError::Native { call: "starting the engine's thread", status: 0, message, log: String::new() }
 }
 
 impl LlamaForward {

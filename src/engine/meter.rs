@@ -15,7 +15,7 @@ pub fn describe_metrics() {
     describe_counter!("shimmy_cancellations_total", "Generations whose client left or stopped them");
     describe_counter!("shimmy_preemptions_total", "Times that a sequence gave its KV cells up and was computed again");
     describe_counter!("shimmy_failures_total", "Generations that ended with an error");
-    describe_counter!("shimmy_guessed_tokens_total", "Tokens that --lookup guessed");
+    describe_counter!("shimmy_guessed_tokens_total", "Tokens that --lookup or a draft model guessed");
     describe_counter!("shimmy_accepted_guesses_total", "Guesses that the model confirmed");
     describe_gauge!("shimmy_queue_length", "Generations that wait for a place");
     describe_gauge!("shimmy_sequences", "Running sequences by state");

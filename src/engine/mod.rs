@@ -8,6 +8,7 @@ mod cells;
 mod command;
 mod control;
 mod detokenizer;
+mod drafter;
 #[cfg(feature = "llama")]
 mod embedder;
 mod error;
@@ -15,6 +16,7 @@ mod event;
 #[cfg(test)]
 mod event_tests;
 mod forward;
+mod guesses;
 mod handle;
 #[cfg(feature = "llama")]
 mod llama_forward;
@@ -48,6 +50,8 @@ pub use error::EngineError;
 pub use event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 pub use forward::TokenId;
 pub use handle::{EngineConfig, EngineHandle, Job};
+#[cfg(feature = "llama")]
+pub use llama_forward::EngineMemory;
 pub use lookup::guess;
 pub use meter::describe_metrics;
 pub use prefix_tree::{Match, PrefixTree};

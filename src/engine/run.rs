@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use super::adapters::AdapterSet;
 use super::cache::Cache;
 use super::command::{Command, Measure};
+use super::drafter::Drafter;
 use super::error::EngineError;
 use super::event::{Event, FinishReason};
 use super::forward::{Forward, Lane, Reuse, Row};
@@ -28,6 +29,7 @@ type Measurement = (Measure, AdapterSet, std::sync::mpsc::SyncSender<Result<f64,
 
 pub(super) struct Engine<F: Forward> {
     pub(super) forward: F,
+    pub(super) drafter: Option<Drafter<F>>,
     pub(super) config: EngineConfig,
     pub(super) cache: Cache<F::Saved>,
     /// Sequences that wait for a place, with what they need to go on.
@@ -68,12 +70,18 @@ pub(super) enum Outcome {
 }
 
 impl<F: Forward> Engine<F> {
-    pub fn new(mut forward: F, mut config: EngineConfig, shared: Arc<Shared>, stopping: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        mut forward: F,
+        mut drafter: Option<Drafter<F>>,
+        mut config: EngineConfig,
+        shared: Arc<Shared>,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
         let shape = forward.shape();
         config.parallel = config.parallel.clamp(1, shape.n_seq_max as usize);
         if shape.reuse != Reuse::Any || config.deterministic {
             // A wrong guess has to be taken back, and a right one changes the shape of the pass.
-            config.lookup = 0;
+            (config.lookup, drafter) = (0, None);
         }
         let meter = Meter::new(&config.label);
         meter.cells_total.set(as_f64(shape.n_cells));
@@ -86,6 +94,7 @@ impl<F: Forward> Engine<F> {
             costs,
             cache: Cache::new(shape),
             forward,
+            drafter,
             config,
             waiting: Vec::new(),
             running: Vec::new(),
@@ -176,6 +185,7 @@ impl<F: Forward> Engine<F> {
         if self.measurements.is_empty() {
             self.admit();
         }
+        self.draft();
         if !self.make_plan() {
             let paused = |sequence: &Sequence| sequence.events.control().should_pause();
             let nothing_to_do = match self.running.is_empty() {
@@ -316,9 +326,9 @@ impl<F: Forward> Engine<F> {
 
     /// Chooses the next pass and makes room for it. `false` where there is nothing to compute.
     fn make_plan(&mut self) -> bool {
-        let mut lookup = self.config.lookup;
+        let mut guessing = true;
         loop {
-            self.look(lookup);
+            self.look(guessing);
             let shape = self.forward.shape();
             let decoding = self.views.iter().filter(|view| matches!(view.work, Work::Decode { .. })).count();
             let prefilling = self.running.iter().filter(|sequence| !sequence.decoding).count();
@@ -347,7 +357,7 @@ impl<F: Forward> Engine<F> {
             match self.cache.make_room(&mut self.forward, wanted) {
                 Ok(true) => return true,
                 // Guesses are worth nobody's place.
-                Ok(false) if lookup > 0 => lookup = 0,
+                Ok(false) if guessing => guessing = false,
                 Ok(false) => {
                     if !self.preempt() {
                         // Only where our book of the cells is wrong.
@@ -368,26 +378,6 @@ impl<F: Forward> Engine<F> {
     fn tiles_pay(&self) -> bool {
         let longest = self.running.iter().filter(|sequence| !sequence.decoding).map(|sequence| sequence.tokens.len());
         self.cache.used_cells() <= FEW_CELLS.max(2 * longest.max().unwrap_or(0))
-    }
-
-    /// Describes what runs to the scheduler, and guesses what may come next.
-    fn look(&mut self, lookup: usize) {
-        self.views.clear();
-        for (sequence, lane) in self.running.iter_mut().zip(&mut self.lanes) {
-            lane.guesses.clear();
-            let work = if sequence.events.control().should_pause() {
-                Work::Rest
-            } else if sequence.decoding {
-                let most = lookup.min(sequence.room().saturating_sub(1));
-                super::lookup::guess(&sequence.tokens, most, &mut lane.guesses);
-                Work::Decode { guesses: lane.guesses.len() }
-            } else {
-                let save = self.cache.next_save(sequence.seq).unwrap_or(usize::MAX);
-                Work::Prefill { left: sequence.pending(), cut: sequence.cut.min(save).min(sequence.own_cut()).max(1) }
-            };
-            let (set, turn) = self.cache.turn(sequence.seq);
-            self.views.push(View { work, deadline: sequence.deadline, served: sequence.served, set, turn });
-        }
     }
 
     /// Takes the cells of whoever was admitted last; it goes on later. `false` where only one is left.
@@ -473,6 +463,9 @@ impl<F: Forward> Engine<F> {
             tracing::debug!(threads, "the number of computing threads follows the machine's load");
             self.meter.threads.set(f64::from(threads));
             self.forward.set_threads(threads);
+            if let Some(drafter) = &mut self.drafter {
+                drafter.forward.set_threads(threads);
+            }
         }
     }
 

@@ -98,15 +98,14 @@ impl World {
             label: "simulation".into(),
             parallel,
             queue: 1000,
-            threads: 1,
-            adaptive_threads: false,
             deterministic,
             lookup,
             // Whose passes cost in steps; half of the worlds have such a device.
             warm_up: machine.n_cells.is_multiple_of(2),
+            ..EngineConfig::default()
         };
         let forward = Simulation::new(Arc::new(Hash), machine);
-        let engine = Engine::new(forward, config, Arc::clone(&shared), Arc::new(AtomicBool::new(false)));
+        let engine = Engine::new(forward, None, config, Arc::clone(&shared), Arc::new(AtomicBool::new(false)));
         Self { engine, shared, clients: Vec::new(), machine, steps: 0 }
     }
 
@@ -229,6 +228,7 @@ fn live(seed: u64) {
     let lookup = if chance(&mut rng, 0.3) { rng.usize(1..6) } else { 0 };
     let deterministic = chance(&mut rng, 0.1);
     let mut world = World::new(machine, parallel, deterministic, lookup);
+    guesses::maybe_draft(&mut world, &mut rng);
     // A few beginnings, so that much is shared.
     let mut pool = Pool::new(if chance(&mut rng, 0.5) { 3 } else { 0 });
     let stems: Vec<Vec<TokenId>> = (0..3).map(|_| (0..rng.usize(1..30)).map(|_| rng.u32(1..90)).collect()).collect();

@@ -67,7 +67,7 @@ impl EngineHandle {
     /// # Errors
     /// Why there is no thread for it.
     pub fn start_simulation(rule: Arc<dyn Rule>, machine: Machine, config: EngineConfig) -> Result<Self, String> {
-        Self::start(config, move || Ok(Simulation::new(rule, machine)), |why| why)
+        Self::start(config, move || Ok((Simulation::new(rule, machine), None)), |why| why)
     }
 }
 

@@ -88,6 +88,9 @@ pub struct DeviceUse {
     /// LoRA adapters, by the sizes of their tensors.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub adapter_bytes: u64,
+    /// A model that guesses ahead for this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub draft_bytes: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's form.
@@ -99,7 +102,7 @@ impl DeviceUse {
     /// All that it holds.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes + self.context_bytes + self.compute_bytes + self.adapter_bytes
+        self.weights_bytes + self.context_bytes + self.compute_bytes + self.adapter_bytes + self.draft_bytes
     }
 
     /// `Vulkan0 (NVIDIA H200)`, or `CPU`.
@@ -126,13 +129,21 @@ pub struct PlacementReport {
 impl PlacementReport {
     /// Counts adapters in.
     pub fn add_adapters(&mut self, bytes: &Bytes) {
+        self.add(bytes, |device| &mut device.adapter_bytes);
+    }
+
+    /// Counts a model in that guesses ahead.
+    pub fn add_draft(&mut self, bytes: &Bytes) {
+        self.add(bytes, |device| &mut device.draft_bytes);
+    }
+
+    fn add(&mut self, bytes: &Bytes, part: impl Fn(&mut DeviceUse) -> &mut u64) {
         for (name, bytes) in bytes {
-            match self.devices.iter_mut().find(|device| device.name == *name) {
-                Some(device) => device.adapter_bytes += bytes,
-                None => {
-                    self.devices.push(DeviceUse { name: name.clone(), adapter_bytes: *bytes, ..DeviceUse::default() })
-                }
-            }
+            let known = self.devices.iter().position(|device| device.name == *name).unwrap_or_else(|| {
+                self.devices.push(DeviceUse { name: name.clone(), ..DeviceUse::default() });
+                self.devices.len() - 1
+            });
+            *part(&mut self.devices[known]) += bytes;
         }
     }
 

@@ -9,6 +9,7 @@ pub fn stub(label: &str) -> LoadSpec {
     LoadSpec {
         source: ModelSource::Stub(StubSpeed::Fast),
         adapters: Vec::new(),
+        draft: None,
         template: None,
         placement: PlacementSpec::default(),
         context_tokens: None,

@@ -14,6 +14,7 @@ use crate::placement::{self, Bytes, Choice, Inventory, Limit, PlacementError, Pl
 use super::adapters::{Adapters, adapter_names};
 use super::defaults::GenerateDefaults;
 use super::delta::{DeltaStream, parsers_for};
+use super::draft::Draft;
 use super::error::{LoadError, RunnerError};
 use super::layout::Layout;
 use super::offload;
@@ -58,6 +59,9 @@ impl LocalRunner {
         let (adapters, usual) = load_adapters(&model, &spec.adapters)?;
         let usual_set = adapters.set(&usual).map_err(|e| LoadError::Failed(e.to_string()))?;
 
+        let draft = Draft::load(backend, spec, &choice, false)?;
+        draft.iter().try_for_each(|draft| draft.check(&model, spec))?;
+
         let threads = spec.threads.unwrap_or_else(default_threads);
         let layout = Layout::new(&model, spec)?;
         if layout.n_ctx_seq > model.n_ctx_train().max(1) {
@@ -78,13 +82,19 @@ impl LocalRunner {
             adaptive_threads: spec.threads.is_none() && !spec.serve.deterministic,
             deterministic: spec.serve.deterministic,
             lookup: spec.serve.lookup,
+            draft: spec.serve.draft_tokens,
             // For one stream alone there is nothing to choose, and texts are embedded elsewhere.
             warm_up: layout.parallel > 1 && pooling.is_none(),
         };
-        let (engine, memory) = EngineHandle::start_llama(&model, usual_set.clone(), context, layout.n_ctx_seq, config)
-            .map_err(load_error)?;
+        let drafting = draft.as_ref().map(|draft| &draft.model);
+        let (engine, memory) =
+            EngineHandle::start_llama(&model, drafting, usual_set.clone(), context, layout.n_ctx_seq, config)
+                .map_err(load_error)?;
         drop(loading);
-        let placement = placement::verify(&choice, &offload::actual(&model, memory).map_err(load_error)?)?;
+        let mut placement = placement::verify(&choice, &offload::actual(&model, memory.model).map_err(load_error)?)?;
+        if let Some(draft) = &draft {
+            placement.add_draft(&draft.place(memory.draft)?.held());
+        }
         log_devices(&placement);
         tracing::info!(
             model = %path.display(),
@@ -108,6 +118,7 @@ impl LocalRunner {
             threads,
             template: template.name().to_owned(),
             adapters: spec.adapters.iter().map(|(path, scale)| (path.display().to_string(), *scale)).collect(),
+            draft: draft.map(|draft| draft.path.display().to_string()),
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };

@@ -5,6 +5,8 @@
 mod adapters;
 mod defaults;
 mod delta;
+#[cfg(feature = "llama")]
+mod draft;
 mod error;
 #[cfg(all(test, feature = "llama"))]
 mod families;
@@ -157,6 +159,9 @@ pub struct RunnerInfo {
     pub template: String,
     /// Paths of the LoRA adapters that the model was loaded with, with their scales.
     pub adapters: Vec<(String, f32)>,
+    /// The file of the model that guesses ahead for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<String>,
     pub placement: PlacementReport,
     pub load_ms: f64,
 }

@@ -9,6 +9,7 @@ use crate::placement::{
     PlacementReport, largest, needs,
 };
 
+use super::draft::Draft;
 use super::error::LoadError;
 use super::free::{self, EXACT, may_overflow};
 use super::layout::Layout;
@@ -232,6 +233,9 @@ impl<'a> Planner<'a> {
         let memory = context.memory_use().map_err(load_error)?;
         let actual = offload::actual(model, memory).map_err(load_error)?;
         let mut report = placement::verify(choice, &actual)?;
+        if let Some(draft) = Draft::load(self.backend, spec, choice, true)? {
+            report.add_draft(&draft.need(&layout.context(THREADS, spec))?);
+        }
         for adapter in &self.adapters {
             report.add_adapters(&placement::adapter_bytes(adapter, &actual.layers));
         }

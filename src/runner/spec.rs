@@ -198,6 +198,8 @@ pub struct ServeSpec {
     pub deterministic: bool,
     /// Tokens to guess ahead from the text so far; 0 guesses none.
     pub lookup: usize,
+    /// Tokens to guess ahead with [`LoadSpec::draft`].
+    pub draft_tokens: usize,
     pub cache_type_k: CacheType,
     pub cache_type_v: CacheType,
     pub flash_attention: FlashAttention,
@@ -212,6 +214,7 @@ impl Default for ServeSpec {
             queue: 64,
             deterministic: false,
             lookup: 0,
+            draft_tokens: 8,
             cache_type_k: CacheType::F16,
             cache_type_v: CacheType::F16,
             flash_attention: FlashAttention::Auto,
@@ -225,6 +228,9 @@ pub struct LoadSpec {
     pub source: ModelSource,
     /// LoRA adapters with their scales, for requests that name none.
     pub adapters: Vec<(PathBuf, f32)>,
+    /// A smaller model that guesses ahead.
+    #[serde(default)]
+    pub draft: Option<PathBuf>,
     /// A built-in name, a file, or a Jinja template. `None` takes the model's own.
     pub template: Option<String>,
     pub placement: PlacementSpec,

@@ -154,6 +154,7 @@ impl StubRunner {
             threads: 1,
             template: "none".into(),
             adapters: Vec::new(),
+            draft: None,
             placement: PlacementReport {
                 backend: "cpu".into(),
                 devices: devices.into_iter().map(|device| device.usage).collect(),

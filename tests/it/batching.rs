@@ -109,6 +109,42 @@ fn guessing_ahead_changes_speed_only() {
 }
 
 #[test]
+fn a_drafting_model_changes_speed_only() {
+    let bodies: Vec<Value> = TOPICS[..3].iter().map(|topic| greedy(&format!("All about {topic}:"), 60)).collect();
+    let plain: Vec<String> = ask_all(&Server::start(), &bodies).iter().map(text).collect();
+    // The same model under another name: whatever it says is right.
+    let dir = tempfile::tempdir().unwrap();
+    let twin = dir.path().join("twin.gguf");
+    std::os::unix::fs::symlink(cached("smollm2-135m-instruct.q4_1.gguf"), &twin).unwrap();
+    let server = Server::with(&["--draft-model", twin.to_str().unwrap(), "--draft-tokens", "5"]);
+    assert_eq!(ask_all(&server, &bodies).iter().map(text).collect::<Vec<_>>(), plain);
+    let (guessed, accepted) =
+        ["shimmy_guessed_tokens_total", "shimmy_accepted_guesses_total"].map(|name| server.metric(name, "")).into();
+    assert!(accepted > 30.0 && accepted > 0.8 * guessed, "{accepted} of {guessed}");
+    let models = server.get("/api/models").json();
+    let info = &models["models"][0]["info"];
+    assert!(info["draft"].as_str().unwrap().ends_with("twin.gguf"), "{models}");
+    let held = |part: &str| info["placement"]["devices"][0][part].as_u64().unwrap();
+    assert!(held("draft_bytes") > held("weights_bytes"), "weights and a context: {models}");
+}
+
+#[test]
+fn a_model_that_cannot_draft_is_refused_with_the_reason() {
+    let gemma = cached("gemma3-270m.q4_k_m.gguf");
+    let (gemma, smollm2) = (gemma.to_str().unwrap(), cached("smollm2-135m-instruct.q4_1.gguf"));
+    let refused = |args: &[&str], why: &str| {
+        let mut all = vec!["generate", smollm2.to_str().unwrap(), "--prompt", "x", "--draft-model", gemma];
+        all.extend(args);
+        let output = shimmy().args(&all).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("draft_model {gemma}: it cannot draft")), "{}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+    };
+    refused(&[], "needs the same tokens: the model has 49152 tokens, this one 262144");
+    refused(&["--deterministic"], "together with `deterministic`");
+}
+
+#[test]
 fn requests_too_long_together_take_turns() {
     let server = Server::with(&["--ctx-size", "256"]);
     let bodies: Vec<Value> = TOPICS.iter().map(|topic| greedy(&format!("All about {topic}:"), 100)).collect();

@@ -177,6 +177,8 @@ fn files_that_do_not_fit_are_found_before_the_server_starts() {
             "no model was found under the name \"a\"; say where it is with `path`, `source` or `base`",
         ),
         ("template = './none.jinja'", "1:12", "none.jinja: there is no such file"),
+        ("draft_model = 'stup'", "1:15", "no model \"stup\" on this machine that could draft; did you mean \"stub\"?"),
+        ("draft_model = './none.gguf'", "1:15", "none.gguf"),
     ] {
         home.write(config);
         for args in [&["config", "check"][..], &["serve", "--bind", "127.0.0.1:0"]] {

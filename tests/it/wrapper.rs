@@ -12,7 +12,7 @@ fn model() -> Model {
 fn engine(model: &Model, n_ctx: u32) -> EngineHandle {
     let context = ContextParams { n_ctx, n_seq_max: 2, ..ContextParams::default() };
     let config = EngineConfig { label: "test".into(), queue: 4, ..EngineConfig::default() };
-    EngineHandle::start_llama(model, AdapterSet::default(), context, n_ctx, config).unwrap().0
+    EngineHandle::start_llama(model, None, AdapterSet::default(), context, n_ctx, config).unwrap().0
 }
 
 fn job(model: &Model, text: &str, max_tokens: Option<u32>) -> Job {

@@ -320,6 +320,7 @@ mod tests {
             threads: 1,
             template: "none".into(),
             adapters: Vec::new(),
+            draft: None,
             placement,
             load_ms: 0.0,
         });

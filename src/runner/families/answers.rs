@@ -465,7 +465,7 @@ fn families_marks_reach_the_parser() {
     let config = EngineConfig { label: "test".into(), queue: 1, ..EngineConfig::default() };
     let context = ContextParams { n_ctx: 256, ..ContextParams::default() };
     let (engine, _) =
-        EngineHandle::start_llama(&family.model, AdapterSet::default(), context, 256, config).expect("an engine");
+        EngineHandle::start_llama(&family.model, None, AdapterSet::default(), context, 256, config).expect("an engine");
     let job = Job { prompt: vec![1], filter, shown: prepared.shown, ..Job::default() };
     let mut parser = prepared.parser.expect("a parser");
     let mut deltas = std::collections::VecDeque::new();
