@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{MODEL, Server, cached, http_request};
+use crate::support::{MODEL, Server, cached, http_request, shimmy, stderr};
 
 fn greedy(prompt: &str, max_tokens: u32) -> Value {
     json!({ "model": MODEL, "prompt": prompt, "raw": true, "temperature": 0, "max_tokens": max_tokens, "ignore_eos": true })
