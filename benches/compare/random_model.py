@@ -7,8 +7,6 @@ noise; how fast it says it is what a model of this size does. The same seed give
 import argparse
 import struct
 
-import numpy
-
 WIDTH, FEED, HEADS, KV_HEADS = 4096, 14336, 32, 8
 F32, Q4_0, ALIGNMENT = 0, 2, 32
 # GGUF's value types: size in bytes, by number.
@@ -53,6 +51,8 @@ def text(value):
 
 
 def main():
+    import numpy  # Whoever only reads needs none.
+
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("tokenizer")
     arguments.add_argument("out")

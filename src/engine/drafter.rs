@@ -1,6 +1,8 @@
 //! Guessing the next tokens with a second, smaller model. Its own context follows the sequences of the first one; the first
 //! model verifies each guess, so the text is the one that it would have written anyway.
 
+use std::time::{Duration, Instant};
+
 use super::adapters::AdapterSet;
 use super::forward::{Forward, ForwardError, Lane, Row, TokenId};
 use super::request::SamplingParams;
@@ -27,6 +29,8 @@ pub(super) struct Drafter<F: Forward> {
     held: Vec<Vec<TokenId>>,
     lanes: Vec<Lane<F::Sampler>>,
     rows: Vec<Row>,
+    /// What the passes for the latest guesses took.
+    took: Duration,
 }
 
 impl<F: Forward> Drafter<F> {
@@ -38,24 +42,16 @@ impl<F: Forward> Drafter<F> {
         let n = forward.shape().n_seq_max as usize;
         let lane = || Ok(Lane { logprobs: Some(0), ..Lane::new(forward.sampler(&greedy, 0, &[], None)?) });
         let lanes = (0..n).map(|_| lane()).collect::<Result<_, String>>()?;
-        Ok(Self { held: vec![Vec::new(); n], lanes, rows: Vec::new(), forward })
+        Ok(Self { held: vec![Vec::new(); n], lanes, rows: Vec::new(), took: Duration::ZERO, forward })
     }
 
-    /// Guesses what follows. One pass reads what is new of the sequences, as far as it has room; each guess takes one more.
+    /// Guesses what follows, and says how long that took. One pass reads what is new of the sequences, as far as it has room;
+    /// each guess takes one more.
     ///
     /// # Errors
-    /// What the model failed with. What it holds is forgotten then.
-    pub fn draft(&mut self, wanted: &mut [Wanted<'_>]) -> Result<(), String> {
-        let drafted = self.try_draft(wanted);
-        if drafted.is_err() {
-            for seq in 0..self.held.len() {
-                self.forget(seq)?;
-            }
-        }
-        drafted
-    }
-
-    fn try_draft(&mut self, wanted: &mut [Wanted<'_>]) -> Result<(), String> {
+    /// What the model failed with.
+    pub fn draft(&mut self, wanted: &mut [Wanted<'_>]) -> Result<Duration, String> {
+        self.took = Duration::ZERO;
         for sequence in wanted.iter() {
             self.align(sequence.seq, sequence.tokens)?;
         }
@@ -70,7 +66,7 @@ impl<F: Forward> Drafter<F> {
         }
         while !self.rows.is_empty() {
             if !self.pass()? {
-                return Ok(());
+                break;
             }
             self.rows.clear();
             for sequence in wanted.iter_mut() {
@@ -81,7 +77,7 @@ impl<F: Forward> Drafter<F> {
                 }
             }
         }
-        Ok(())
+        Ok(self.took)
     }
 
     /// Takes back what is not the beginning of `tokens`, of which the last is always read anew.
@@ -148,6 +144,7 @@ impl<F: Forward> Drafter<F> {
             lane.sampled.clear();
             lane.probabilities.clear();
         }
+        let start = Instant::now();
         match self.forward.decode(&self.rows, &AdapterSet::default()) {
             Ok(()) => {}
             Err(error) => {
@@ -160,6 +157,7 @@ impl<F: Forward> Drafter<F> {
             }
         }
         self.forward.sample(&mut self.lanes);
+        self.took += self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         match self.lanes.iter_mut().find_map(|lane| lane.failure.take()) {
             Some(failure) => Err(failure),
             None => Ok(true),

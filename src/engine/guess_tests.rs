@@ -1,11 +1,13 @@
 //! Guesses: beside a device whose passes cost in steps, and of a drafting model that is right most of the time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::drafter::Drafter;
 use super::super::scheduler::Work;
 use super::{
-    AdapterSet, Client, Hash, Machine, Priority, Rule, Simulation, TokenId, VOCABULARY, World, expected, machine,
+    AdapterSet, Client, FinishReason, Hash, Machine, Priority, Rule, Simulation, TokenId, VOCABULARY, World, expected,
+    machine,
 };
 
 /// Says what [`Hash`] says, but for one token in four.
@@ -22,10 +24,11 @@ impl Rule for Almost {
     }
 }
 
-/// Gives the engine a drafting model that guesses up to `most` tokens.
-fn draft(world: &mut World, machine: Machine, most: usize) {
-    let drafter = Drafter::new(Simulation::new(Arc::new(Almost), machine)).expect("it samples");
-    world.engine.drafter = Some(drafter);
+/// Gives the engine a drafting model that guesses up to `most` tokens, in passes of `pass_us`.
+fn draft(world: &mut World, machine: Machine, most: usize, pass_us: u64) {
+    let mut simulation = Simulation::new(Arc::new(Almost), machine);
+    simulation.times = (Duration::from_micros(pass_us), Duration::ZERO);
+    world.engine.drafter = Some(Drafter::new(simulation).expect("it samples"));
     world.engine.config.draft = most;
 }
 
@@ -33,7 +36,7 @@ fn draft(world: &mut World, machine: Machine, most: usize) {
 pub(super) fn maybe_draft(world: &mut World, rng: &mut fastrand::Rng) {
     if rng.f64() < 0.3 && !world.machine.recurrent && !world.engine.config.deterministic {
         let machine = Machine { n_cells: rng.usize(10..500), ..world.machine };
-        draft(world, machine, rng.usize(1..6));
+        draft(world, machine, rng.usize(1..6), rng.u64(100..9000));
     }
 }
 
@@ -64,22 +67,28 @@ fn guesses_ride_along_where_passes_cost_in_steps() {
 
 #[test]
 fn a_drafting_model_saves_passes_and_changes_no_text() {
-    let prompts: Vec<Vec<TokenId>> = (0..4).map(|own| (0..90).map(|n| 1 + (n * n + own) % 90).collect()).collect();
-    let answer = |most_guesses: usize| {
+    let prompt_of = |own: TokenId| (0..90).map(|n| 1 + (n * n + own) % 90).collect::<Vec<TokenId>>();
+    let wanted = |prompt: &[TokenId]| expected(prompt, &AdapterSet::default(), 100);
+    // Three that do not end by themselves, so that as many decode all the time.
+    let long = |prompt: &Vec<TokenId>| wanted(prompt).1 == FinishReason::Length;
+    let prompts: Vec<_> = (0..90).map(prompt_of).filter(long).take(3).collect();
+    let answer = |pass_us: Option<u64>| {
         let mut world = World::new(Machine { n_cells: 1999, ..machine() }, 4, false, 0);
-        if most_guesses > 0 {
-            draft(&mut world, machine(), most_guesses);
+        if let Some(pass_us) = pass_us {
+            draft(&mut world, machine(), 3, pass_us);
         }
         for prompt in &prompts {
-            world.arrive(prompt.clone(), 60, Priority::Normal);
+            world.arrive(prompt.clone(), 100, Priority::Normal);
         }
         let (steps, _) = run(&mut world);
         for (client, prompt) in world.clients.iter().zip(&prompts) {
-            let (text, end) = expected(prompt, &AdapterSet::default(), 60);
+            let (text, end) = wanted(prompt);
             assert_eq!((&client.text, client.end), (&text, Some(end)));
         }
         steps
     };
-    let (alone, drafted) = (answer(0), answer(3));
+    let (alone, drafted) = (answer(None), answer(Some(100)));
     assert!(2 * drafted < alone, "{alone} passes, {drafted} with guesses");
+    let slow = answer(Some(20_000));
+    assert!(slow > alone * 2 / 3, "{alone} passes, {slow} with a model that is slower than its guesses are worth");
 }

@@ -1,9 +1,20 @@
 //! What may come next in the sequences that run: from the text so far, or from a drafting model.
 
+use std::time::Duration;
+
 use super::drafter::Wanted;
 use super::forward::Forward;
 use super::run::Engine;
 use super::scheduler::{View, Work};
+
+/// What the drafting model did for the next pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DraftStep {
+    /// That decode.
+    streams: usize,
+    drafted: bool,
+    took: Duration,
+}
 
 impl<F: Forward> Engine<F> {
     /// Has the drafting model guess for those that decode. What was guessed stays until something is sampled.
@@ -13,6 +24,12 @@ impl<F: Forward> Engine<F> {
         let decodes: Vec<usize> = (0..self.running.len())
             .filter(|index| self.running[*index].decoding && !self.running[*index].events.control().should_pause())
             .collect();
+        let drafted = self.payoff.pays(decodes.len());
+        let mut step = DraftStep { streams: decodes.len(), drafted, took: Duration::ZERO };
+        self.draft_step = Some(step);
+        if !drafted {
+            return;
+        }
         // All of them must find room in a pass.
         let rows = shape.n_batch.min(shape.n_outputs).min(shape.tile.saturating_sub(1));
         let room = (rows / decodes.len().max(1)).saturating_sub(1).min(self.config.draft);
@@ -25,11 +42,27 @@ impl<F: Forward> Engine<F> {
                 wanted.push(Wanted { seq: sequence.seq, tokens: &sequence.tokens, most, guesses: &mut lane.draft });
             }
         }
-        if !wanted.is_empty()
-            && let Err(error) = drafter.draft(&mut wanted)
-        {
-            tracing::error!(error, "the drafting model failed; the model goes on without it");
-            self.drafter = None;
+        if wanted.is_empty() {
+            return;
+        }
+        match drafter.draft(&mut wanted) {
+            Ok(took) => {
+                step.took = took;
+                self.draft_step = Some(step);
+            }
+            Err(error) => {
+                tracing::error!(error, "the drafting model failed; the model goes on without it");
+                (self.drafter, self.draft_step) = (None, None);
+            }
+        }
+    }
+
+    /// A pass of streams alone, which took so long, shows whether guesses pay.
+    pub(super) fn note_payoff(&mut self, took: Duration) {
+        let Some(step) = self.draft_step.take() else { return };
+        if self.plan.shares.iter().all(|share| self.running[share.index].decoding) {
+            let tokens = self.plan.shares.iter().map(|share| self.lanes[share.index].sampled.len()).sum();
+            self.payoff.measured(step.streams, step.drafted, tokens, took + step.took);
         }
     }
 

@@ -27,6 +27,7 @@ mod meter;
 mod pace;
 mod pass;
 mod pass_costs;
+mod payoff;
 mod prefix_tree;
 mod request;
 mod run;

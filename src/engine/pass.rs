@@ -118,7 +118,9 @@ impl<F: Forward> Engine<F> {
         self.set_temperatures();
         let start = Instant::now();
         self.forward.sample(&mut self.lanes);
-        tracing::trace!(took_us = start.elapsed().as_micros(), "sampled");
+        let sampled_in = start.elapsed();
+        tracing::trace!(took_us = sampled_in.as_micros(), "sampled");
+        self.note_payoff(self.forward.pass_time().unwrap_or(took + sampled_in));
         // From the back, since whoever ends is swapped with the last.
         for index in (0..self.running.len()).rev() {
             if let Some(failure) = self.lanes[index].failure.take() {

@@ -11,10 +11,12 @@ use super::drafter::Drafter;
 use super::error::EngineError;
 use super::event::{Event, FinishReason};
 use super::forward::{Forward, Lane, Reuse, Row};
+use super::guesses::DraftStep;
 use super::handle::{EngineConfig, Shared};
 use super::meter::Meter;
 use super::pace::Pace;
 use super::pass_costs::PassCosts;
+use super::payoff::Payoff;
 use super::scheduler::{Limits, Plan, View, Work, deadline, plan};
 use super::sequence::Sequence;
 use super::threads::{Governor, LoadMeter};
@@ -30,6 +32,8 @@ type Measurement = (Measure, AdapterSet, std::sync::mpsc::SyncSender<Result<f64,
 pub(super) struct Engine<F: Forward> {
     pub(super) forward: F,
     pub(super) drafter: Option<Drafter<F>>,
+    pub(super) draft_step: Option<DraftStep>,
+    pub(super) payoff: Payoff,
     pub(super) config: EngineConfig,
     pub(super) cache: Cache<F::Saved>,
     /// Sequences that wait for a place, with what they need to go on.
@@ -95,6 +99,8 @@ impl<F: Forward> Engine<F> {
             cache: Cache::new(shape),
             forward,
             drafter,
+            draft_step: None,
+            payoff: Payoff::default(),
             config,
             waiting: Vec::new(),
             running: Vec::new(),

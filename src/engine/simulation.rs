@@ -59,6 +59,8 @@ pub(super) struct Simulation {
     rows: Vec<(u32, usize)>,
     /// Of the latest pass.
     adapters: AdapterSet,
+    /// What a pass takes by the simulated clock, and each of its rows.
+    pub times: (Duration, Duration),
 }
 
 impl EngineHandle {
@@ -81,6 +83,7 @@ impl Simulation {
             held: vec![Held::default(); machine.n_seq_max as usize],
             rows: Vec::new(),
             adapters: AdapterSet::default(),
+            times: (Duration::from_millis(5), Duration::from_millis(1)),
         }
     }
 
@@ -250,9 +253,10 @@ impl Forward for Simulation {
         costs.map(|(rows, ms)| (rows, Duration::from_millis(ms))).to_vec()
     }
 
-    /// A machine on which a pass takes 5 ms and each row 1 ms more, so that simulations repeat exactly.
+    /// So that simulations repeat exactly.
     fn pass_time(&self) -> Option<Duration> {
-        Some(Duration::from_millis(5 + self.rows.len() as u64))
+        let (pass, row) = self.times;
+        Some(pass + row * u32::try_from(self.rows.len()).unwrap_or(u32::MAX))
     }
 
     fn measure(&mut self, _: Measure, _: &AdapterSet) -> Result<f64, String> {

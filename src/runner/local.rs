@@ -73,19 +73,7 @@ impl LocalRunner {
         }
         let context = layout.context(threads, spec);
         let pooling = model.pooling();
-        let config = EngineConfig {
-            label: spec.label.clone(),
-            parallel: layout.parallel as usize,
-            queue: spec.serve.queue,
-            threads,
-            // A number that was asked for is kept.
-            adaptive_threads: spec.threads.is_none() && !spec.serve.deterministic,
-            deterministic: spec.serve.deterministic,
-            lookup: spec.serve.lookup,
-            draft: spec.serve.draft_tokens,
-            // For one stream alone there is nothing to choose, and texts are embedded elsewhere.
-            warm_up: layout.parallel > 1 && pooling.is_none(),
-        };
+        let config = engine_config(spec, &layout, threads, pooling.is_none());
         let drafting = draft.as_ref().map(|draft| &draft.model);
         let (engine, memory) =
             EngineHandle::start_llama(&model, drafting, usual_set.clone(), context, layout.n_ctx_seq, config)
@@ -135,6 +123,23 @@ impl LocalRunner {
                 self.adapters.set(&loaded.cloned().collect::<Vec<_>>())
             }
         }
+    }
+}
+
+/// `writes`: it answers with texts, which come out of the engine.
+fn engine_config(spec: &LoadSpec, layout: &Layout, threads: u32, writes: bool) -> EngineConfig {
+    EngineConfig {
+        label: spec.label.clone(),
+        parallel: layout.parallel as usize,
+        queue: spec.serve.queue,
+        threads,
+        // A number that was asked for is kept.
+        adaptive_threads: spec.threads.is_none() && !spec.serve.deterministic,
+        deterministic: spec.serve.deterministic,
+        lookup: spec.serve.lookup,
+        draft: spec.serve.draft_tokens,
+        // For one stream alone there is nothing to choose.
+        warm_up: layout.parallel > 1 && writes,
     }
 }
 
