@@ -235,6 +235,7 @@ mod tests {
         let found = Found {
             name: "mine:latest".into(),
             aliases: Vec::new(),
+            lasting: 0,
             path: "/m.gguf".into(),
             size_bytes: 1,
             because: "a test",

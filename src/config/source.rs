@@ -1,6 +1,5 @@
 //! Names of models, and of the places that they are fetched from.
 
-use std::iter;
 use std::path::Path;
 
 use toml::Spanned;
@@ -59,7 +58,7 @@ pub(super) fn is_name(text: &str) -> bool {
 pub(super) fn is_from(model: &Found, source: &str) -> bool {
     let Ok(source) = source.parse::<pull::Source>() else { return false };
     if model.ollama.is_some() {
-        return iter::once(&model.name).chain(&model.aliases).any(|name| source.is_stored_as(name));
+        return model.own_names().any(|name| source.is_stored_as(name));
     }
     matches!(source, pull::Source::Hub(source) if is_in_cache(&model.path, &source))
 }
@@ -79,7 +78,11 @@ mod tests {
     use std::path::Path;
 
     use super::is_in_cache;
-    use crate::library::pull::Source;
+    use crate::config::{Asked, Config, File, parse};
+    use crate::gguf::writer::tiny_llama;
+    use crate::library::own_models;
+    use crate::library::pull::{LayerKind, Recipe, Source, Store, make};
+    use crate::runner::ModelSource;
 
     #[test]
     fn a_source_is_found_again_where_programs_keep_it() {
@@ -97,6 +100,25 @@ mod tests {
             for source in ["hf:org/phi-3-gguf:q8_0", "hf:org/phi-3", "hf:other/phi-3-gguf"] {
                 assert!(!is_there(source), "{source} {path}");
             }
+        }
+    }
+
+    /// One that goes by the family's name as long as it is alone is another model than the one that is asked for.
+    #[test]
+    fn a_source_is_not_taken_for_the_only_one_of_its_family() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::new(dir.path().into());
+        let weights = store.add_blob(LayerKind::Model, &tiny_llama().to_bytes()).expect("written").digest;
+        let recipe = Recipe { files: [("m.gguf".to_owned(), weights)].into(), ..Recipe::default() };
+        make(&store, &"tiny:8b".parse().expect("a name"), &recipe, &mut |_| {}).expect("made");
+        let found = own_models(store.root());
+        assert!(found[0].aliases.contains(&"registry.ollama.ai/library/tiny".into()), "{:?}", found[0].aliases);
+        for (source, is_there) in [("tiny:8b", true), ("Library/tiny:8b", true), ("tiny", false)] {
+            let settings = parse(&format!("[models.m]\nsource = 'ollama:{source}'\n")).expect("right");
+            let config = Config { asked: Asked::default(), file: File { settings, ..File::default() } };
+            let catalog = config.catalog_of(found.clone());
+            let is_absent = matches!(catalog.models["m"].spec.source, ModelSource::Absent { .. });
+            assert_eq!(is_absent, !is_there, "{source}");
         }
     }
 }

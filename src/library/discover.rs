@@ -12,7 +12,7 @@ use super::found::{Found, Library, OllamaLayers, Part, PartKind, Problem};
 use super::hub;
 use super::look::{self, Look, Model};
 use super::name::{self, Wishes};
-use super::naming::{Nameless, assign};
+use super::naming::{Named, Nameless, assign};
 use super::notes::{Notes, Seen};
 use super::ollama_store;
 use super::pair::{Base, bases_of, projector_for};
@@ -73,8 +73,8 @@ pub fn examine(path: &Path) -> Result<Found, Problem> {
     match look::look(&group) {
         Look::Model(model) => {
             let nameless = Nameless { place: 0, path, wishes: &wishes };
-            let (name, aliases) = assign(&[nameless]).into_iter().next().unwrap_or_default();
-            Ok(found(name, aliases, "the path given", &group, *model))
+            let named = assign(&[nameless]).into_iter().next().unwrap_or_default();
+            Ok(found(named, "the path given", &group, *model))
         }
         Look::Projector(_) => Err(problem("is a projector for images (mmproj), not a language model".into())),
         Look::Adapter(_) => Err(problem("is a LoRA adapter, not a model; give it with --lora".into())),
@@ -85,10 +85,12 @@ pub fn examine(path: &Path) -> Result<Found, Problem> {
 /// As many as llama.cpp can count.
 const MAX_SHARDS: u32 = u16::MAX as u32;
 
-fn found(name: String, aliases: Vec<String>, because: &'static str, group: &Group, model: Model) -> Found {
+fn found(named: Named, because: &'static str, group: &Group, model: Model) -> Found {
+    let Named { name, aliases, lasting } = named;
     Found {
         name,
         aliases,
+        lasting,
         path: group.first().path.clone(),
         size_bytes: group.bytes(),
         because,
@@ -183,10 +185,10 @@ fn put_together(candidates: Vec<Candidate>, looks: &HashMap<FileId, Look>, mut p
     let mut models: Vec<Found> = assign(&nameless)
         .into_iter()
         .zip(&drafts)
-        .map(|((name, aliases), draft)| {
+        .map(|(named, draft)| {
             let Draft { candidate, model, .. } = draft;
             let model = Model { facts: model.facts.clone(), width: None, titles: Vec::new() };
-            let mut model = found(name, aliases, candidate.because, &candidate.group, model);
+            let mut model = found(named, candidate.because, &candidate.group, model);
             model.ollama.clone_from(&candidate.layers);
             model.facts.manifest = candidate.layers.as_ref().map(|layers| layers.digest.as_str().into());
             model

@@ -6,10 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::facts::Facts;
-use super::name::stem;
 use super::naming::untagged;
 use super::notes::Seen;
-use super::pull::ModelName;
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,6 +16,9 @@ pub struct Found {
     pub name: String,
     /// What else it answers to. No alias is the name or alias of another model.
     pub aliases: Vec<String>,
+    /// So many of the aliases, from the first on, mean this model whatever else comes; it may lose the others.
+    #[serde(skip)]
+    pub lasting: usize,
     /// Its file, or the first of its shards.
     pub path: PathBuf,
     /// Of all its shards that are there.
@@ -45,17 +46,12 @@ impl Found {
     #[must_use]
     pub fn is_called(&self, asked: &str) -> bool {
         let bare = untagged(asked);
-        if bare == untagged(&self.name) {
-            return true;
-        }
-        if let Some(layers) = &self.ollama {
-            // HOST/NAMESPACE/MODEL/TAG.
-            let parts: Vec<_> = layers.manifest.iter().rev().take(4).collect();
-            let name = ModelName::at(&parts.into_iter().rev().collect::<PathBuf>());
-            return name.is_some_and(|name| name.answers_to(asked));
-        }
-        // The file's name, or a repository with the quantisation.
-        stem(&self.path) == bare || bare.split_once('/').is_some_and(|(_, model)| model.contains(':'))
+        self.own_names().any(|name| untagged(name) == bare)
+    }
+
+    /// Its name, and the aliases that last.
+    pub fn own_names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.name).chain(&self.aliases[..self.lasting])
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn of_tagged(name: &str, longer: Vec<String>) -> Wishes {
 }
 
 /// The file's name in lower case, without ending and shard number.
-pub(super) fn stem(path: &Path) -> String {
+fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let front = ShardName::parse(&stem).map(|shard| shard.front.to_owned());
     front.unwrap_or(stem)

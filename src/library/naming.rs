@@ -15,7 +15,13 @@ pub(super) struct Nameless<'a> {
 }
 
 /// A name and the aliases that lead to it.
-pub(super) type Named = (String, Vec<String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    pub name: String,
+    pub aliases: Vec<String>,
+    /// So many of them, from the first on, do not go to another model that comes.
+    pub lasting: usize,
+}
 
 /// The tag that a name without one has for Ollama and its clients.
 const LATEST: &str = ":latest";
@@ -35,14 +41,14 @@ pub(super) fn assign(models: &[Nameless]) -> Vec<Named> {
     order.sort_by_cached_key(|at| key(&models[*at]));
 
     let mut taken = BTreeSet::new();
-    let mut names = vec![String::new(); models.len()];
+    let mut named = vec![Named::default(); models.len()];
     for &at in &order {
         let name = candidates(&models[at]).find(|name| !taken.contains(&untagged(name))).unwrap_or_default();
         taken.insert(untagged(&name));
-        names[at] = name;
+        named[at].name = name;
     }
-    let aliases = aliases(models, &order, &mut taken);
-    names.into_iter().zip(aliases).collect()
+    give_aliases(models, &order, &mut taken, &mut named);
+    named
 }
 
 fn candidates<'a>(model: &'a Nameless) -> impl Iterator<Item = String> + 'a {
@@ -54,19 +60,19 @@ fn candidates<'a>(model: &'a Nameless) -> impl Iterator<Item = String> + 'a {
     std::iter::once(name.clone()).chain(qualified).chain(hashed)
 }
 
-fn aliases(models: &[Nameless], order: &[usize], taken: &mut BTreeSet<String>) -> Vec<Vec<String>> {
-    let mut aliases = vec![Vec::new(); models.len()];
-    let mut give = |at: usize, alias: &str| {
+fn give_aliases(models: &[Nameless], order: &[usize], taken: &mut BTreeSet<String>, named: &mut [Named]) {
+    let mut give = |named: &mut Named, alias: &str| {
         let alias = untagged(alias);
         if !alias.is_empty() && taken.insert(alias.clone()) {
-            aliases[at].push(alias);
+            named.aliases.push(alias);
         }
     };
     for &at in order {
-        models[at].wishes.exact.iter().for_each(|alias| give(at, alias));
+        models[at].wishes.exact.iter().for_each(|alias| give(&mut named[at], alias));
+        named[at].lasting = named[at].aliases.len();
     }
     for &at in order {
-        models[at].wishes.old.iter().for_each(|alias| give(at, alias));
+        models[at].wishes.old.iter().for_each(|alias| give(&mut named[at], alias));
     }
     let mut wanted: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for &at in order {
@@ -76,10 +82,9 @@ fn aliases(models: &[Nameless], order: &[usize], taken: &mut BTreeSet<String>) -
     }
     for (alias, by) in wanted {
         if let (Some(&at), 1) = (by.first(), by.len()) {
-            give(at, &alias);
+            give(&mut named[at], &alias);
         }
     }
-    aliases
 }
 
 /// The names that `asked` may have meant, best first, at most three: those that differ in a few letters, go on from it, or
@@ -136,27 +141,27 @@ mod tests {
     #[test]
     fn a_second_model_of_a_name_is_told_apart_by_where_it_lies() {
         let found = named(&["/root/b/foo-7b-q4_0.gguf", "/root/a/foo-7b-q4_0.gguf", "/root/a/x/foo-7b-q4_0.gguf"]);
-        assert_eq!(found[1].0, "foo:7b-q4_0");
-        assert_eq!(found[0].0, "b/foo:7b-q4_0");
-        assert_eq!(found[2].0, "a/foo:7b-q4_0");
+        assert_eq!(found[1].name, "foo:7b-q4_0");
+        assert_eq!(found[0].name, "b/foo:7b-q4_0");
+        assert_eq!(found[2].name, "a/foo:7b-q4_0");
         let same_folder = named(&["/root/a/foo.gguf", "/root/a/x/foo.gguf", "/root/a/y/foo.gguf"]);
-        assert_eq!((same_folder[0].0.as_str(), same_folder[1].0.as_str()), ("foo", "a/foo"));
-        assert!(same_folder[2].0.starts_with("foo:") && same_folder[2].0.len() == 12, "{same_folder:?}");
+        assert_eq!((same_folder[0].name.as_str(), same_folder[1].name.as_str()), ("foo", "a/foo"));
+        assert!(same_folder[2].name.starts_with("foo:") && same_folder[2].name.len() == 12, "{same_folder:?}");
     }
 
     #[test]
     fn an_old_name_means_the_first_and_a_short_one_the_only() {
         let found = named(&["/root/foo-7b-q4_0.gguf", "/root/foo-7b-q8_0.gguf", "/root/bar-1b-q8_0.gguf"]);
-        assert_eq!(found[0].1, ["foo-7b-q4_0", "foo-7b"]);
-        assert_eq!(found[1].1, ["foo-7b-q8_0"]);
-        assert_eq!(found[2].1, ["bar-1b-q8_0", "bar-1b", "bar", "bar:1b"]);
+        assert_eq!(found[0].aliases, ["foo-7b-q4_0", "foo-7b"]);
+        assert_eq!(found[1].aliases, ["foo-7b-q8_0"]);
+        assert_eq!(found[2].aliases, ["bar-1b-q8_0", "bar-1b", "bar", "bar:1b"]);
     }
 
     #[test]
     fn the_name_of_a_file_goes_before_another_ones_old_name() {
         let found = named(&["/root/foo-q4_0.gguf", "/root/foo.gguf"]);
-        assert_eq!(found[0], ("foo:q4_0".into(), vec!["foo-q4_0".into()]));
-        assert_eq!(found[1].0, "foo");
+        assert_eq!((found[0].name.as_str(), found[0].aliases.as_slice()), ("foo:q4_0", &["foo-q4_0".to_owned()][..]));
+        assert_eq!(found[1].name, "foo");
     }
 
     #[test]
@@ -193,8 +198,8 @@ mod tests {
             prop_assert_eq!(&first, &by_path(&shuffled));
 
             let mut seen = std::collections::HashSet::new();
-            for (name, aliases) in first.values() {
-                for spelling in std::iter::once(name).chain(aliases) {
+            for named in first.values() {
+                for spelling in std::iter::once(&named.name).chain(&named.aliases) {
                     prop_assert!(seen.insert(super::untagged(spelling)), "{} twice", spelling);
                     prop_assert_eq!(&spelling.to_lowercase(), spelling);
                 }
