@@ -142,11 +142,10 @@ impl Maker<'_> {
         let (mut weights, mut rest, mut parts) = (Vec::new(), Vec::new(), 1);
         for (file, digest) in files {
             let header = self.header(digest, file)?;
-            let kind = match (header.is_projector(), header.is_adapter()) {
-                (true, _) => LayerKind::Projector,
-                (_, true) => LayerKind::Adapter,
-                _ => LayerKind::Model,
-            };
+            if header.is_adapter() {
+                return Err(self.bad(format!("{file} is a LoRA adapter; give it in `adapters`")));
+            }
+            let kind = if header.is_projector() { LayerKind::Projector } else { LayerKind::Model };
             let layer = self.layer(kind, digest)?;
             if kind == LayerKind::Model {
                 parts = header.split_count().max(1);

@@ -93,13 +93,14 @@ fn shards_that_were_sent_are_one_model() {
 fn what_does_not_fit_is_told_and_leaves_no_model() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path());
-    let weights = sent(&store, &tiny_llama());
+    let (weights, lora) = (sent(&store, &tiny_llama()), sent(&store, &tiny_lora()));
     let text = store.add_blob(LayerKind::Model, b"words").expect("written").digest;
     let file = |digest: &Digest| [("x.gguf".to_owned(), digest.clone())].into();
     let absent = Digest::of(b"never sent");
     for (recipe, word) in [
         (Recipe::default(), "no weights"),
         (Recipe { files: file(&absent), ..Recipe::default() }, "is not in the store"),
+        (Recipe { files: file(&lora), ..Recipe::default() }, "x.gguf is a LoRA adapter; give it in `adapters`"),
         (Recipe { files: file(&text), ..Recipe::default() }, "x.gguf is not a GGUF file"),
         (Recipe { files: file(&weights), adapters: file(&weights), ..Recipe::default() }, "not a LoRA adapter"),
         (Recipe { files: file(&weights), system: Some("x".repeat(2 << 20)), ..Recipe::default() }, "too long"),
