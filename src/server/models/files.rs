@@ -23,11 +23,9 @@ impl Models {
         }
         let owned = match self.status(asked)? {
             Some(status) => {
-                let found = self.found(&status)?;
-                let name = self.store()?.owned(&found).map_err(|error| ApiError::from(&error))?;
+                let name = self.owned(&status)?;
                 // Other names may mean another model tomorrow.
-                let is_named = name.answers_to(asked) || untagged(asked) == untagged(&status.name);
-                is_named.then_some((name, status.name))
+                self.found(&status)?.is_called(asked).then_some((name, status.name))
             }
             None => None,
         };
@@ -56,11 +54,7 @@ impl Models {
     /// A name that is not known, or one that is taken.
     pub fn copy(&self, source: &str, destination: &str) -> Result<(), ApiError> {
         let status = self.status(source)?.ok_or_else(|| not_found(source))?;
-        let owned = self.store().ok().and_then(|store| {
-            let name = store.owned(self.found(&status).ok()?.as_ref()).ok()?;
-            Some((store, name))
-        });
-        let Some((store, name)) = owned else {
+        let Ok(name) = self.owned(&status) else {
             // An alias goes first where a name is looked up, so the model of this name would be out of reach.
             if self.registry.has_model(destination) {
                 return Err(taken(destination));
@@ -69,7 +63,7 @@ impl Models {
             return Ok(());
         };
         let to = self.free_name(destination)?;
-        store.copy(&name.full(), &to).map_err(|error| ApiError::from(&error))?;
+        self.store()?.copy(&name.full(), &to).map_err(|error| ApiError::from(&error))?;
         self.registry.remove_alias(destination);
         self.look_again_now();
         Ok(())
@@ -81,13 +75,22 @@ impl Models {
     /// What is no name, or a model's that is not ours.
     pub fn free_name(&self, asked: &str) -> Result<ModelName, ApiError> {
         let name: ModelName = asked.parse().map_err(|error: NotAName| BadRequest(error.to_string()))?;
-        let store = self.store()?;
-        let has_model = self.registry.has_model(asked);
-        let ours = |status: &ModelStatus| self.found(status).is_ok_and(|found| store.owned(&found).is_ok());
-        match self.status(asked)? {
-            Some(status) if has_model && !ours(&status) => Err(taken(asked)),
+        self.store()?;
+        // As it will be listed: what was asked for may be a longer spelling.
+        let listed = name.to_string();
+        match self.status(&listed)? {
+            Some(status) if self.registry.has_model(&listed) && self.owned(&status).is_err() => Err(taken(&listed)),
             _ => Ok(name),
         }
+    }
+
+    /// The name under which our own folder has a model.
+    ///
+    /// # Errors
+    /// One that is not ours.
+    pub fn owned(&self, status: &ModelStatus) -> Result<ModelName, ApiError> {
+        let found = self.found(status)?;
+        self.store()?.owned(&found).map_err(|error| ApiError::from(&error))
     }
 
     /// What a model is to be made of; `None` for a name that nobody has.

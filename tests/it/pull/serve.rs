@@ -247,7 +247,9 @@ fn models_are_deleted_and_copied_as_ollama_does_it() {
     assert_eq!(names(&server), ["first:latest", "mine:latest", "theirs:latest"]);
     assert!(machine.listed().contains(&"mine:latest".to_owned()), "it outlives the server");
     assert_eq!(copy("nothing", "x").json(), json!({ "error": "model 'nothing' not found" }));
-    assert_eq!(copy("first", "theirs").status, 400, "whose it would hide");
+    for name in ["theirs", "library/theirs", "registry.ollama.ai/library/Theirs"] {
+        assert_eq!(copy("first", name).status, 400, "whose it would hide: {name}");
+    }
     assert_eq!(copy("first", "a/b/c/d").status, 400);
     assert_eq!(delete("first").status, 200);
     assert_eq!(delete("first").json(), json!({ "error": "model 'first' not found" }));

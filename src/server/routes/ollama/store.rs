@@ -15,7 +15,7 @@ use crate::api::ollama::{self, CopyRequest, CreateRequest, ModelRequest};
 use crate::api::{BadRequest, ErrorKind};
 use crate::config::{Kept, is_jinja};
 use crate::library::Found;
-use crate::library::pull::{ModelName, Source, Store};
+use crate::library::pull::{ModelName, Source};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
@@ -44,11 +44,7 @@ pub(in crate::server) async fn pull(
 
 fn is_elsewhere(models: &Models, name: &str) -> Result<bool, ApiError> {
     let Some(status) = models.status(name)? else { return Ok(false) };
-    if models.is_absent(&status) || !models.is_called(&status, name) {
-        return Ok(false);
-    }
-    let ours = |store: &Store| models.found(&status).is_ok_and(|found| store.owned(&found).is_ok());
-    Ok(!models.store().is_ok_and(ours))
+    Ok(!models.is_absent(&status) && models.is_called(&status, name) && models.owned(&status).is_err())
 }
 
 fn already_there(streams: bool) -> Response {
