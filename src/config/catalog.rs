@@ -24,6 +24,8 @@ pub struct Planned {
     pub keep_alive: KeepAlive,
     pub size_bytes: u64,
     pub facts: Option<Facts>,
+    /// SHA-256 of the manifest that it came with, where it came with one.
+    pub manifest: Option<String>,
 }
 
 /// All models and aliases.
@@ -50,6 +52,7 @@ struct Located {
     source: ModelSource,
     size_bytes: u64,
     facts: Option<Facts>,
+    manifest: Option<String>,
     /// Adapters without which it is another model.
     adapters: Vec<(PathBuf, f32)>,
     aliases: Vec<String>,
@@ -62,7 +65,8 @@ struct Located {
 impl Located {
     fn at(source: ModelSource) -> Self {
         let (adapters, aliases, found_adapters) = (Vec::new(), Vec::new(), Vec::new());
-        Self { source, size_bytes: 0, facts: None, adapters, aliases, found_adapters, kept: Kept::default() }
+        let kept = Kept::default();
+        Self { source, size_bytes: 0, facts: None, manifest: None, adapters, aliases, found_adapters, kept }
     }
 
     fn file(path: &Path) -> Self {
@@ -77,6 +81,7 @@ impl Located {
         Self {
             size_bytes: model.size_bytes,
             facts: Some(model.facts.clone()),
+            manifest: model.ollama.as_ref().map(|layers| layers.digest.clone()),
             adapters: adapters.collect(),
             aliases: model.aliases.clone(),
             found_adapters: model.adapters.clone(),
@@ -236,7 +241,8 @@ impl Config {
         };
         let keep_alive = get(&load.keep_alive).unwrap_or_default();
         let draft = get(&load.draft_model).filter(|wanted| wanted != drafts::NONE);
-        Planned { spec, draft, keep_alive, size_bytes: located.size_bytes, facts: located.facts.clone() }
+        let Located { size_bytes, facts, manifest, .. } = located.clone();
+        Planned { spec, draft, keep_alive, size_bytes, facts, manifest }
     }
 
     /// 1.x called this model `phi3-lora`, whatever it was.

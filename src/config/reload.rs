@@ -99,6 +99,12 @@ impl Live {
         self.catalog.found.get(name).cloned()
     }
 
+    /// SHA-256 of the manifest that a model came with, where it came with one. It may be another one for the same settings.
+    #[must_use]
+    pub fn manifest(&self, name: &str) -> Option<String> {
+        self.catalog.models.get(name)?.manifest.clone()
+    }
+
     /// The file that is served alone, where one was named. Nothing else is looked for then.
     #[must_use]
     pub fn only(&self) -> Option<PathBuf> {

@@ -190,7 +190,6 @@ fn put_together(candidates: Vec<Candidate>, looks: &HashMap<FileId, Look>, mut p
             let model = Model { facts: model.facts.clone(), width: None, titles: Vec::new() };
             let mut model = found(named, candidate.because, &candidate.group, model);
             model.ollama.clone_from(&candidate.layers);
-            model.facts.manifest = candidate.layers.as_ref().map(|layers| layers.digest.as_str().into());
             model
         })
         .collect();

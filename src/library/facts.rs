@@ -25,9 +25,6 @@ pub struct Facts {
     pub title: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// SHA-256 of the manifest that it came with, where it came with one.
-    #[serde(skip)]
-    pub manifest: Option<Arc<str>>,
     /// Its chat template, which is too long for lists.
     #[serde(skip)]
     pub template: Option<Arc<str>>,
@@ -127,7 +124,6 @@ impl Facts {
             capabilities: capabilities(first),
             title: text("general.name"),
             license: text("general.license"),
-            manifest: None,
             template: first.text("tokenizer.chat_template").map(Arc::from),
         }
     }

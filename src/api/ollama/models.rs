@@ -69,17 +69,17 @@ pub fn model_not_found(name: &str, near: &[String]) -> String {
     format!("model '{name}' not found{guess}")
 }
 
-/// `/api/tags`: all models.
+/// `/api/tags`: all models, each with the digest of the manifest that it came with.
 #[must_use]
-pub fn tags(models: &[ModelStatus]) -> Value {
-    let entries = models.iter().map(|model| {
+pub fn tags(models: &[(ModelStatus, Option<String>)]) -> Value {
+    let entries = models.iter().map(|(model, manifest)| {
         let name = with_tag(&model.name);
         json!({
             "name": name,
             "model": name,
             "modified_at": modified_at(model),
             "size": model.size_bytes,
-            "digest": digest(model),
+            "digest": digest(model, manifest.as_deref()),
             "details": details(model),
         })
     });
@@ -89,10 +89,10 @@ pub fn tags(models: &[ModelStatus]) -> Value {
 /// Clients show a time this far away as "for ever".
 const NEVER: &str = "2300-01-01T00:00:00Z";
 
-/// `/api/ps`: the models that are loaded.
+/// `/api/ps`: the models that are loaded. As [`tags`].
 #[must_use]
-pub fn loaded(models: &[ModelStatus]) -> Value {
-    let entries = models.iter().filter(|model| model.state == State::Loaded).filter_map(|model| {
+pub fn loaded(models: &[(ModelStatus, Option<String>)]) -> Value {
+    let entries = models.iter().filter(|(model, _)| model.state == State::Loaded).filter_map(|(model, manifest)| {
         let info = model.info.as_ref()?;
         let name = with_tag(&model.name);
         let devices = info.placement.devices.iter();
@@ -106,7 +106,7 @@ pub fn loaded(models: &[ModelStatus]) -> Value {
             "name": name,
             "model": name,
             "size": size,
-            "digest": digest(model),
+            "digest": digest(model, manifest.as_deref()),
             "details": details(model),
             "expires_at": model.expires_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map_or(NEVER.into(), |at| at.to_string()),
             "size_vram": vram,
@@ -221,10 +221,10 @@ fn modified_at(model: &ModelStatus) -> String {
 /// The SHA-256 of a model's manifest, as Ollama's, which clients compare and show the beginning of. A model without one gets what
 /// looks like it: a real one would mean reading gigabytes; this one changes when the file does. It is FNV-1a over path, size and time, or over the name
 /// of a model without a file, four times from different beginnings.
-fn digest(model: &ModelStatus) -> String {
+fn digest(model: &ModelStatus, manifest: Option<&str>) -> String {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
-    if let Some(manifest) = model.facts.as_ref().and_then(|facts| facts.manifest.as_deref()) {
+    if let Some(manifest) = manifest {
         return manifest.to_owned();
     }
     let of = match &model.path {
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!((&info["general.parameter_count"], &info["llama.block_count"]), (&json!(134_515_008), &json!(2)));
         assert_eq!(shown["details"]["parameter_size"], "134.52M");
 
-        let listed = tags(std::slice::from_ref(&model));
+        let listed = tags(&[(model, None)]);
         let entry = &listed["models"][0];
         assert_eq!((&entry["name"], &entry["model"]), (&json!("m:latest"), &json!("m:latest")));
         assert!(entry["modified_at"].as_str().is_some_and(|time| time > "2020" && time.ends_with('Z')), "{entry}");
@@ -309,7 +309,7 @@ mod tests {
             why: String::new(),
         };
         let mut model = status(None);
-        assert_eq!(loaded(std::slice::from_ref(&model)), json!({ "models": [] }));
+        assert_eq!(loaded(&[(model.clone(), None)]), json!({ "models": [] }));
         model.state = State::Loaded;
         model.info = Some(RunnerInfo {
             description: String::new(),
@@ -324,13 +324,14 @@ mod tests {
             placement,
             load_ms: 0.0,
         });
-        let entry = &loaded(&[model])["models"][0];
+        let entry = &loaded(&[(model, None)])["models"][0];
         assert_eq!((&entry["size"], &entry["size_vram"]), (&json!(1154), &json!(1027)));
         assert_eq!(entry["context_length"], 64);
     }
 
     #[test]
     fn digests_look_like_sha_256_and_tell_models_apart() {
+        let digest = |model: &ModelStatus| digest(model, None);
         let one = digest(&status(None));
         assert_eq!(one.len(), 64);
         assert!(one.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -338,8 +339,7 @@ mod tests {
         assert_ne!(one, digest(&ModelStatus { name: "n".into(), ..status(None) }));
         let file = status(Some("/a".into()));
         assert_ne!(digest(&file), digest(&ModelStatus { size_bytes: 8, ..file.clone() }));
-        let facts = Facts { manifest: Some("ab".into()), ..Facts::default() };
-        assert_eq!(digest(&ModelStatus { facts: Some(facts), ..file }), "ab");
+        assert_eq!(super::digest(&file, Some("ab")), "ab");
     }
 
     #[test]

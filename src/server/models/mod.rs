@@ -63,6 +63,12 @@ impl Models {
         self.registry.list()
     }
 
+    /// The model with the digest of the manifest that it came with.
+    pub fn with_manifest(&self, status: ModelStatus) -> (ModelStatus, Option<String>) {
+        let manifest = lock(&self.live).manifest(&status.name);
+        (status, manifest)
+    }
+
     /// After a change of our own, which may be too quick for the file system's clock to tell.
     async fn look_again(self: &Arc<Self>) -> Result<(), ApiError> {
         let models = Arc::clone(self);

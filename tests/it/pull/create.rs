@@ -63,7 +63,12 @@ fn a_model_is_made_of_what_was_sent_and_shown_with_all_that_it_was_made_of() {
         .map(|model| model["digest"].clone())
         .collect();
     let manifest = machine.root().join("manifests/registry.ollama.ai/library/second/latest");
-    assert!(digests.contains(&json!(Digest::of(&fs::read(manifest).unwrap()).hex())), "{digests:?}");
+    assert!(digests.contains(&json!(Digest::of(&fs::read(&manifest).unwrap()).hex())), "{digests:?}");
+    // So is one that differs in nothing that it is loaded with.
+    assert_eq!(made(json!({ "model": "second", "from": "second", "license": "more", "stream": false })).status, 200);
+    let listed = server.get("/api/tags").json();
+    let second = listed["models"].as_array().unwrap().iter().find(|model| model["name"] == "second:latest").unwrap();
+    assert_eq!(second["digest"], json!(Digest::of(&fs::read(&manifest).unwrap()).hex()));
     // It outlives the server.
     let (_, shown, _) = machine.run(&["show", "second", "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();

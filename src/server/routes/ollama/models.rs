@@ -24,18 +24,23 @@ pub(in crate::server) async fn tags(State(state): State<AppState>) -> Result<Jso
 }
 
 /// Models under all of their names.
-fn with_aliases(state: &AppState) -> Vec<ModelStatus> {
-    let (registry, mut models) = (&state.registry, state.models.list_now());
-    let aliased = registry.aliases().into_iter().filter_map(|(alias, name)| {
-        let status = registry.status(&name).ok()?;
-        Some(ModelStatus { name: alias, ..status })
-    });
-    models.extend(aliased);
-    models
+fn with_aliases(state: &AppState) -> Vec<(ModelStatus, Option<String>)> {
+    let AppState { registry, models, .. } = state;
+    let mut all: Vec<_> = models.list_now().into_iter().map(|status| models.with_manifest(status)).collect();
+    all.extend(registry.aliases().into_iter().filter_map(|(alias, name)| {
+        let (status, manifest) = models.with_manifest(registry.status(&name).ok()?);
+        Some((ModelStatus { name: alias, ..status }, manifest))
+    }));
+    all
 }
 
 pub(in crate::server) async fn ps(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
-    blocking(move || Ok(Json(ollama::loaded(&state.registry.list())))).await
+    let AppState { registry, models, .. } = state;
+    blocking(move || {
+        let all: Vec<_> = registry.list().into_iter().map(|status| models.with_manifest(status)).collect();
+        Ok(Json(ollama::loaded(&all)))
+    })
+    .await
 }
 
 pub(in crate::server) async fn show(
