@@ -34,7 +34,7 @@ pub(super) struct DiscoverArgs {
 
 pub(super) fn list(args: &ListArgs, config: &Config) -> anyhow::Result<()> {
     let library = survey(&config.search_paths());
-    let statuses = config.registry_of(library.models.clone()).list();
+    let statuses = config.registry_of(&config.catalog_of(library.models.clone())).list();
     if args.json {
         let models: Vec<_> = statuses.iter().map(|status| listed(status, found(&library, status))).collect();
         return output::print_json(&json!({

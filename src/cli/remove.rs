@@ -9,10 +9,10 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{Catalog, Config};
 use crate::library::pull::{ModelName, Store, remove_unfinished};
-use crate::library::{Library, own_folder, survey, untagged};
-use crate::registry::{ModelStatus, Registry, RegistryError};
+use crate::library::{Found, own_folder};
+use crate::registry::{Registry, RegistryError};
 
 use super::output;
 
@@ -85,29 +85,27 @@ fn tell(args: &RemoveArgs, done: &str, name: Option<&str>, freed_bytes: u64) -> 
 pub(super) fn copy(args: &CopyArgs, config: &Config) -> anyhow::Result<()> {
     let store = store()?;
     let to: ModelName = args.destination.parse()?;
-    store.copy(&Known::look(config).owned(&store, &args.source)?, &to)?;
+    store.copy(&Known::look(config).owned(&store, &args.source)?.0, &to)?;
     output::print(to)
 }
 
-/// What is on this machine.
+/// What is on this machine, as a server sees it.
 struct Known {
-    library: Library,
+    catalog: Catalog,
     registry: Arc<Registry>,
 }
 
 impl Known {
     fn look(config: &Config) -> Self {
-        let library = survey(&config.search_paths());
-        let registry = config.registry_of(library.models.clone());
-        Self { library, registry }
+        let catalog = config.catalog();
+        let registry = config.registry_of(&catalog);
+        Self { catalog, registry }
     }
 
     /// As [`Known::owned`], by a name that says which one it is: others may mean another model tomorrow.
     fn named(&self, store: &Store, asked: &str) -> anyhow::Result<String> {
-        let full = self.owned(store, asked)?;
-        let is_listed = |status: ModelStatus| untagged(asked) == untagged(&status.name);
-        let is_named = full.parse::<ModelName>().is_ok_and(|name| name.answers_to(asked));
-        if is_named || self.registry.status(asked).is_ok_and(is_listed) {
+        let (full, found) = self.owned(store, asked)?;
+        if found.is_none_or(|found| found.is_called(asked)) {
             return Ok(full);
         }
         // One whose files are damaged is not listed.
@@ -115,22 +113,21 @@ impl Known {
         found.map_err(|_| anyhow::anyhow!("model not found: {asked:?}; to remove {full}, give its whole name"))
     }
 
-    /// The whole name of a model of ours, by any of its names.
-    fn owned(&self, store: &Store, asked: &str) -> anyhow::Result<String> {
+    /// The whole name of a model of ours by any of its names, and what was found of it.
+    fn owned(&self, store: &Store, asked: &str) -> anyhow::Result<(String, Option<&Found>)> {
         let status = match self.registry.status(asked) {
             // One whose files are damaged is not listed, and can be removed.
             Err(error @ RegistryError::NotFound { .. }) => {
-                return store.find(asked).map(|(name, _)| name.full()).map_err(|_| error.into());
+                return store.find(asked).map(|(name, _)| (name.full(), None)).map_err(|_| error.into());
             }
             status => status?,
         };
-        let found = self.library.models.iter().find(|model| model.name == status.name);
-        let found = found.with_context(|| {
+        let found = self.catalog.found.get(&status.name).with_context(|| {
             format!(
                 "{} is a model of the config file; name the one that it stands for, or remove its section",
                 status.name
             )
         })?;
-        Ok(store.owned(found)?.full())
+        Ok((store.owned(found)?.full(), Some(found)))
     }
 }

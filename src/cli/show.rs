@@ -33,7 +33,7 @@ pub(super) fn run(args: &ShowArgs, config: &Config) -> anyhow::Result<()> {
         return show(args, &whole(path)?);
     }
     let library = survey(&config.search_paths());
-    let status = config.registry_of(library.models.clone()).status(&args.name)?;
+    let status = config.registry_of(&config.catalog_of(library.models.clone())).status(&args.name)?;
     let found = library.models.into_iter().find(|model| model.name == status.name);
     match (found, &status.path) {
         (Some(found), _) => show(args, &found),

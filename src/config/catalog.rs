@@ -162,7 +162,7 @@ impl Config {
 
     /// As [`Config::catalog`], where somebody has looked already.
     #[must_use]
-    pub(super) fn catalog_of(&self, found: Vec<Found>) -> Catalog {
+    pub fn catalog_of(&self, found: Vec<Found>) -> Catalog {
         let mut known: BTreeMap<String, Located> = BTreeMap::new();
         for model in &found {
             known.entry(model.name.clone()).or_insert_with(|| Located::found(model));

@@ -32,7 +32,7 @@ pub use reload::{Changes, Live};
 pub use setting::{Entry, Fallback, Origin, Set};
 pub use show::show;
 
-use crate::library::{Found, SearchPath, search_paths};
+use crate::library::{SearchPath, search_paths};
 use crate::placement::PlacementSpec;
 use crate::registry::Registry;
 use crate::system;
@@ -151,16 +151,14 @@ impl Config {
     /// A registry with everything that is known, not yet loaded.
     #[must_use]
     pub fn registry(&self) -> Arc<Registry> {
-        let registry = self.empty_registry();
-        self.catalog().fill(&registry);
-        Arc::new(registry)
+        self.registry_of(&self.catalog())
     }
 
     /// As [`Config::registry`], where somebody has looked already.
     #[must_use]
-    pub fn registry_of(&self, found: Vec<Found>) -> Arc<Registry> {
+    pub fn registry_of(&self, catalog: &Catalog) -> Arc<Registry> {
         let registry = self.empty_registry();
-        self.catalog_of(found).fill(&registry);
+        catalog.fill(&registry);
         Arc::new(registry)
     }
 

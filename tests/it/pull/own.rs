@@ -108,6 +108,18 @@ fn what_is_not_ours_is_not_touched_and_the_rest_is_done() {
     assert_eq!(machine.run(&["rm"]).0, Some(2), "of what?");
 }
 
+/// As for a server, whose name it is not to take away.
+#[test]
+fn a_model_of_the_config_file_is_not_removed() {
+    let machine = Machine::new();
+    machine.pull("mine", &model(1, 1));
+    let config = machine.dir.path().join("shimmy.toml");
+    std::fs::write(&config, "[models.\"mine:latest\"]\nqueue = 2\n").unwrap();
+    let (code, _, reason) = machine.run(&["--config", config.to_str().unwrap(), "rm", "mine"]);
+    assert!(code == Some(1) && reason.contains("mine:latest is a model of the config file"), "{reason}");
+    assert_eq!(machine.listed(), ["mine:latest"]);
+}
+
 /// It is no longer listed, and yet takes space.
 #[test]
 fn a_model_that_lost_its_weights_can_be_removed() {
