@@ -119,7 +119,8 @@ fn collect(paths: &[SearchPath], notes: &mut Notes) -> Vec<Candidate> {
         }));
         // shimmy's own folder is a store in which files may lie, too.
         let Kind::Files { depth } = kind else { continue };
-        for group in hub::newest_revisions(shards::group(walk::gguf_files(dir, *depth, notes))) {
+        let files = walk::gguf_files(dir, *depth, notes);
+        for group in hub::newest_revisions(shards::group(files), &mut notes.seen) {
             if is_store && group.first().path.starts_with(dir.join(ollama_store::SHARDS)) {
                 continue;
             }

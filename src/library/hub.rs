@@ -1,9 +1,10 @@
 //! The layout of Hugging Face's cache: `models--OWNER--NAME/snapshots/REVISION/FILE`, where files are links to blobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::notes::Seen;
 use super::shards::Group;
 
 /// Where a file lies in a repository.
@@ -33,9 +34,14 @@ impl InRepository {
         })
     }
 
+    /// The file that says at which revision the branch `main` is.
+    fn main(&self) -> PathBuf {
+        self.root.join("refs/main")
+    }
+
     /// Whether the branch `main` is at this revision.
     fn is_main(&self) -> bool {
-        std::fs::read_to_string(self.root.join("refs/main")).is_ok_and(|main| main.trim() == self.revision)
+        std::fs::read_to_string(self.main()).is_ok_and(|main| main.trim() == self.revision)
     }
 
     fn written(&self) -> Option<SystemTime> {
@@ -50,7 +56,8 @@ fn folder_repository(folder: &Path) -> Option<String> {
 
 /// Of a file that several revisions have, the one of `main` stays, or else the newest; one with all of its parts goes
 /// before either.
-pub(super) fn newest_revisions(groups: Vec<Group>) -> Vec<Group> {
+pub(super) fn newest_revisions(groups: Vec<Group>, seen: &mut Seen) -> Vec<Group> {
+    let mut roots = BTreeSet::new();
     let mut best: BTreeMap<(PathBuf, PathBuf), (Group, InRepository)> = BTreeMap::new();
     let mut kept = Vec::new();
     for group in groups {
@@ -58,6 +65,9 @@ pub(super) fn newest_revisions(groups: Vec<Group>) -> Vec<Group> {
             kept.push(group);
             continue;
         };
+        if roots.insert(place.root.clone()) {
+            seen.note(&place.main());
+        }
         let rank = |group: &Group, place: &InRepository| {
             (group.is_whole(), place.is_main(), place.written(), place.revision.clone())
         };
@@ -110,7 +120,8 @@ mod tests {
         }
         std::fs::create_dir(root.join("refs")).expect("created");
         std::fs::write(root.join("refs/main"), "aa\n").expect("written");
-        let groups = newest_revisions(group(gguf_files(dir.path(), 8, &mut Notes::default())));
+        let mut notes = Notes::default();
+        let groups = newest_revisions(group(gguf_files(dir.path(), 8, &mut notes)), &mut notes.seen);
         let paths: Vec<_> = groups
             .iter()
             .map(|group| group.first().path.strip_prefix(root.join("snapshots")).expect("below").display().to_string())

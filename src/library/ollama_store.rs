@@ -1,11 +1,11 @@
 //! Reads what Ollama has downloaded: a manifest names blobs, one of which is the GGUF file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
 use super::found::{OllamaLayers, Problem};
-use super::notes::Notes;
+use super::notes::{Notes, Seen};
 use super::pull::Digest;
 use super::pull::manifest::{Layer, LayerKind, Manifest, small_file};
 use super::shards::{self, Group};
@@ -45,10 +45,12 @@ pub(super) fn models(dir: &Path, notes: &mut Notes) -> Vec<Stored> {
         }
         let problem = |path: &Path, what: String| Problem { path: path.to_owned(), what };
         match entry {
-            Ok(entry) if entry.depth() == 4 && entry.path().is_file() => match stored(dir, &manifests, entry.path()) {
-                Ok(model) => found.extend(model),
-                Err(what) => notes.problems.push(problem(entry.path(), what)),
-            },
+            Ok(entry) if entry.depth() == 4 && entry.path().is_file() => {
+                match stored(dir, &manifests, entry.path(), &mut notes.seen) {
+                    Ok(model) => found.extend(model),
+                    Err(what) => notes.problems.push(problem(entry.path(), what)),
+                }
+            }
             Ok(_) => {}
             Err(error) => {
                 let is_absent = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
@@ -62,19 +64,15 @@ pub(super) fn models(dir: &Path, notes: &mut Notes) -> Vec<Stored> {
 }
 
 /// `None` where it has no weights here: the model runs elsewhere, or in another format.
-fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, String> {
+fn stored(dir: &Path, manifests: &Path, path: &Path, seen: &mut Seen) -> Result<Option<Stored>, String> {
     let below = path.strip_prefix(manifests).map_err(|error| error.to_string())?;
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().to_lowercase()).collect();
     let [host, namespace, model, tag] = parts.as_slice() else { return Ok(None) };
     let text = small_file(path)?;
     let manifest = Manifest::parse(&text)?;
-    let blob = |layer: &Layer| {
-        let path = dir.join("blobs").join(layer.digest.file_name());
-        File::at(path.clone())
-            .ok_or_else(|| format!("needs {}, which is not there; pull the model again", path.display()))
-    };
+    let mut blobs = Blobs { dir, seen };
     let weights: Vec<&Layer> = manifest.of_kind(LayerKind::Model).collect();
-    let Some(weights) = weights_of(dir, manifest.shards_folder(), &weights, &blob)? else { return Ok(None) };
+    let Some(weights) = blobs.weights(manifest.shards_folder(), &weights)? else { return Ok(None) };
     let short = format!("{model}:{tag}");
     let full = format!("{namespace}/{short}");
     let name = if namespace == "library" { short } else { full.clone() };
@@ -84,48 +82,72 @@ fn stored(dir: &Path, manifests: &Path, path: &Path) -> Result<Option<Stored>, S
         name,
         longer,
         weights,
-        projector: manifest.of_kind(LayerKind::Projector).next().map(blob).transpose()?,
+        projector: manifest.of_kind(LayerKind::Projector).next().map(|layer| blobs.blob(layer)).transpose()?,
         layers: OllamaLayers {
             manifest: path.to_owned(),
             digest: Digest::of(&text).hex().to_owned(),
-            ..read_layers(&manifest.layers, &blob)?
+            ..blobs.read(&manifest.layers)?
         },
     }))
 }
 
-fn weights_of(
-    dir: &Path,
-    folder: Option<String>,
-    layers: &[&Layer],
-    blob: &impl Fn(&Layer) -> Result<File, String>,
-) -> Result<Option<Group>, String> {
-    let Some(folder) = folder else {
-        return layers.first().map(|layer| blob(layer).map(Group::of_one)).transpose();
-    };
-    let dir = dir.join(SHARDS).join(folder);
-    let name = |number| format!("model-{number:05}-of-{:05}.gguf", layers.len());
-    let files: Vec<File> = (1..=layers.len()).filter_map(|number| File::at(dir.join(name(number)))).collect();
-    let group = shards::group(files).into_iter().next().filter(|group| group.has_first);
-    group.map(Some).ok_or_else(|| format!("needs {}, which is not there; pull the model again", dir.display()))
+/// The files of a store, each of which is noted before it is looked at.
+struct Blobs<'a> {
+    dir: &'a Path,
+    seen: &'a mut Seen,
 }
 
-fn read_layers(layers: &[Layer], blob: &impl Fn(&Layer) -> Result<File, String>) -> Result<OllamaLayers, String> {
-    let mut read = OllamaLayers::default();
-    let bytes = |layer: &Layer| small_file(&blob(layer)?.path);
-    let text = |layer: &Layer| Ok::<_, String>(String::from_utf8_lossy(&bytes(layer)?).into_owned());
-    for layer in layers {
-        let damaged = |error: serde_json::Error| format!("its layer {} is damaged: {error}", layer.digest);
-        match layer.kind() {
-            LayerKind::Template => read.template = Some(text(layer)?),
-            LayerKind::System => read.system = Some(text(layer)?),
-            LayerKind::Parameters => read.parameters = serde_json::from_slice(&bytes(layer)?).map_err(damaged)?,
-            LayerKind::Messages => read.messages = serde_json::from_slice(&bytes(layer)?).map_err(damaged)?,
-            LayerKind::License => read.licenses.push(text(layer)?),
-            LayerKind::Adapter => read.adapters.push(blob(layer)?.path),
-            LayerKind::Model | LayerKind::Projector | LayerKind::Other => {}
-        }
+impl Blobs<'_> {
+    fn file(&mut self, path: PathBuf) -> Option<File> {
+        self.seen.note(&path);
+        File::at(path)
     }
-    Ok(read)
+
+    fn blob(&mut self, layer: &Layer) -> Result<File, String> {
+        let path = self.dir.join("blobs").join(layer.digest.file_name());
+        let lack = format!("needs {}, which is not there; pull the model again", path.display());
+        self.file(path).ok_or(lack)
+    }
+
+    fn weights(&mut self, folder: Option<String>, layers: &[&Layer]) -> Result<Option<Group>, String> {
+        let Some(folder) = folder else {
+            return layers.first().map(|layer| self.blob(layer).map(Group::of_one)).transpose();
+        };
+        let dir = self.dir.join(SHARDS).join(folder);
+        let name = |number| format!("model-{number:05}-of-{:05}.gguf", layers.len());
+        let files = (1..=layers.len()).filter_map(|number| self.file(dir.join(name(number)))).collect();
+        let group = shards::group(files).into_iter().next().filter(|group| group.has_first);
+        group.map(Some).ok_or_else(|| format!("needs {}, which is not there; pull the model again", dir.display()))
+    }
+
+    fn read(&mut self, layers: &[Layer]) -> Result<OllamaLayers, String> {
+        let mut read = OllamaLayers::default();
+        for layer in layers {
+            let damaged = |error: serde_json::Error| format!("its layer {} is damaged: {error}", layer.digest);
+            match layer.kind() {
+                LayerKind::Template => read.template = Some(self.text(layer)?),
+                LayerKind::System => read.system = Some(self.text(layer)?),
+                LayerKind::Parameters => {
+                    read.parameters = serde_json::from_slice(&self.bytes(layer)?).map_err(damaged)?;
+                }
+                LayerKind::Messages => {
+                    read.messages = serde_json::from_slice(&self.bytes(layer)?).map_err(damaged)?;
+                }
+                LayerKind::License => read.licenses.push(self.text(layer)?),
+                LayerKind::Adapter => read.adapters.push(self.blob(layer)?.path),
+                LayerKind::Model | LayerKind::Projector | LayerKind::Other => {}
+            }
+        }
+        Ok(read)
+    }
+
+    fn bytes(&mut self, layer: &Layer) -> Result<Vec<u8>, String> {
+        small_file(&self.blob(layer)?.path)
+    }
+
+    fn text(&mut self, layer: &Layer) -> Result<String, String> {
+        Ok(String::from_utf8_lossy(&self.bytes(layer)?).into_owned())
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::gguf::writer::{Writer, tiny_llama, tiny_lora};
 
 use super::places::{Kind, SearchPath};
-use super::{Capability, Found, Library, PartKind, Shards, examine, survey};
+use super::pull::{Digest, Recipe, Store, make};
+use super::{Capability, Found, LayerKind, Library, PartKind, Shards, examine, survey};
 
 struct Dir(tempfile::TempDir);
 
@@ -213,4 +215,75 @@ fn an_earlier_place_goes_first() {
     let library = look_into(&[two.0.path(), one.0.path(), two.0.path()]);
     assert_eq!(library.models.len(), 2);
     assert_eq!(model(&library, "x:7b-q4_0").path, two.at("x-7b-q4_0.gguf"));
+}
+
+/// As if all of it had been written an hour ago.
+fn age(dir: &Path) {
+    let time = SystemTime::now() - Duration::from_secs(3600);
+    for entry in walkdir::WalkDir::new(dir) {
+        let path = entry.expect("listed").into_path();
+        fs::File::open(&path).expect("opened").set_modified(time).expect("set");
+    }
+}
+
+/// Each change alone, as somebody else makes it while a server runs.
+#[test]
+fn a_look_notes_all_that_another_look_may_find_otherwise() {
+    const MANIFEST: &str = "store/manifests/registry.ollama.ai/library/m/latest";
+    const HUB: &str = "hub/models--me--m-1b";
+    let prepare = || {
+        let dir = Dir::new();
+        dir.write("a/b/foo-7b-q4_0.gguf", &tiny_llama());
+        for revision in ["old", "new"] {
+            dir.write(&format!("{HUB}/snapshots/{revision}/m-1b-q8_0.gguf"), &tiny_llama());
+        }
+        fs::create_dir(dir.at(&format!("{HUB}/refs"))).expect("created");
+        fs::write(dir.at(&format!("{HUB}/refs/main")), "old").expect("written");
+        let store = Store::new(dir.at("store"));
+        let sent = |bytes: &[u8]| store.add_blob(LayerKind::Model, bytes).expect("written").digest;
+        let parts = tiny_llama().split(2);
+        let (whole, parts) = (sent(&tiny_llama().to_bytes()), [0, 1].map(|n| sent(&parts[n].to_bytes())));
+        let files = [("m".to_owned(), whole.clone())].into();
+        let one = Recipe { files, system: Some("Be brief.".into()), ..Recipe::default() };
+        make(&store, &"m".parse().expect("a name"), &one, &mut |_| {}).expect("made");
+        let files = [("1".to_owned(), parts[0].clone()), ("2".to_owned(), parts[1].clone())].into();
+        let two = Recipe { files, ..Recipe::default() };
+        make(&store, &"two".parse().expect("a name"), &two, &mut |_| {}).expect("made");
+        (dir, store, whole)
+    };
+    let look =
+        |dir: &Dir| look_into(&["a", "hub", "store", "late"].map(|name| dir.at(name)).each_ref().map(PathBuf::as_path));
+    let system = Digest::of(b"Be brief.");
+    type Change<'a> = (&'a str, &'a dyn Fn(&Dir, &Store, &Digest));
+    let put = |path: PathBuf, text: &str| fs::write(path, text).expect("written");
+    let changes: [Change; 12] = [
+        ("a place comes", &|dir, _, _| fs::create_dir(dir.at("late")).expect("created")),
+        ("a file comes", &|dir, _, _| put(dir.at("a/b/new.gguf"), "x")),
+        ("a folder comes", &|dir, _, _| fs::create_dir(dir.at("a/b/c")).expect("created")),
+        ("a file is written", &|dir, _, _| put(dir.at("a/b/foo-7b-q4_0.gguf"), "x")),
+        ("a revision comes", &|dir, _, _| fs::create_dir(dir.at(&format!("{HUB}/snapshots/3"))).expect("created")),
+        ("main moves on", &|dir, _, _| put(dir.at(&format!("{HUB}/refs/main")), "new")),
+        ("a host comes", &|dir, _, _| fs::create_dir(dir.at("store/manifests/host")).expect("created")),
+        ("a model goes", &|dir, _, _| fs::remove_file(dir.at(MANIFEST)).expect("removed")),
+        ("a manifest is written", &|dir, _, _| put(dir.at(MANIFEST), "{}")),
+        ("weights go", &|_, store, whole| fs::remove_file(store.blob(whole)).expect("removed")),
+        ("a text is written", &|_, store, _| put(store.blob(&system), "Be long.")),
+        ("a shard goes", &|dir, _, _| {
+            let shards = fs::read_dir(dir.at("store/shards")).expect("there").flatten().next().expect("a folder");
+            fs::remove_file(shards.path().join("model-00002-of-00002.gguf")).expect("removed");
+        }),
+    ];
+    let mut unseen = Vec::new();
+    for (what, change) in changes {
+        let (dir, store, whole) = prepare();
+        age(dir.0.path());
+        let library = look(&dir);
+        assert_eq!(names(&library), ["foo:7b-q4_0", "m:1b-q8_0", "m:latest", "two:latest"], "{:?}", library.problems);
+        assert!(library.seen.is_current(), "before {what}");
+        change(&dir, &store, &whole);
+        if library.seen.is_current() {
+            unseen.push(what);
+        }
+    }
+    assert!(unseen.is_empty(), "{unseen:?}");
 }
