@@ -107,7 +107,7 @@ fn collect(paths: &[SearchPath], notes: &mut Notes) -> Vec<Candidate> {
     let mut seen: HashMap<FileId, usize> = HashMap::new();
     for (place, SearchPath { dir, because, kind }) in paths.iter().enumerate() {
         notes.seen.note(dir);
-        let is_store = *kind == Kind::Ollama || ollama_store::is_store(dir);
+        let is_store = matches!(kind, Kind::Ollama | Kind::Own) || ollama_store::is_store(dir);
         let stored = if is_store { ollama_store::models(dir, notes) } else { Vec::new() };
         candidates.extend(stored.into_iter().map(|model| Candidate {
             place,
@@ -117,13 +117,9 @@ fn collect(paths: &[SearchPath], notes: &mut Notes) -> Vec<Candidate> {
             projector: model.projector,
             layers: Some(model.layers),
         }));
-        // shimmy's own folder is a store in which files may lie, too.
-        let Kind::Files { depth } = kind else { continue };
-        let files = walk::gguf_files(dir, *depth, notes);
+        let Some(depth) = kind.depth() else { continue };
+        let files = walk::gguf_files(dir, depth, is_store, notes);
         for group in hub::newest_revisions(shards::group(files), &mut notes.seen) {
-            if is_store && group.first().path.starts_with(dir.join(ollama_store::SHARDS)) {
-                continue;
-            }
             if !group.has_first {
                 let lack = group.shards.as_ref().and_then(super::found::Shards::lack).unwrap_or_default();
                 notes.problems.push(Problem { path: group.first().path.clone(), what: lack });

@@ -121,7 +121,7 @@ mod tests {
         std::fs::create_dir(root.join("refs")).expect("created");
         std::fs::write(root.join("refs/main"), "aa\n").expect("written");
         let mut notes = Notes::default();
-        let groups = newest_revisions(group(gguf_files(dir.path(), 8, &mut notes)), &mut notes.seen);
+        let groups = newest_revisions(group(gguf_files(dir.path(), 8, false, &mut notes)), &mut notes.seen);
         let paths: Vec<_> = groups
             .iter()
             .map(|group| group.first().path.strip_prefix(root.join("snapshots")).expect("below").display().to_string())

@@ -13,6 +13,8 @@ use super::walk::File;
 
 /// Where shimmy's own store gives shards their names. Ollama has no models in several files.
 pub(super) const SHARDS: &str = "shards";
+/// Folders of a store, in which models are found by their manifests alone. Some change all the time while something is fetched.
+pub(super) const FOLDERS: [&str; 4] = ["blobs", "manifests", "partial", SHARDS];
 
 /// A manifest and its blobs.
 #[derive(Clone, Debug)]

@@ -24,10 +24,24 @@ pub(super) enum Kind {
     Files { depth: usize },
     /// Manifests and blobs.
     Ollama,
+    /// shimmy's own: manifests and blobs, which may be yet to come, and files beside them.
+    Own,
 }
 
 /// Deep enough for a hub's cache, shallow enough for a home directory by mistake.
-const DEEP: Kind = Kind::Files { depth: 8 };
+const DEPTH: usize = 8;
+const DEEP: Kind = Kind::Files { depth: DEPTH };
+
+impl Kind {
+    /// How many folders deep files may lie, where they may.
+    pub(super) fn depth(self) -> Option<usize> {
+        match self {
+            Self::Files { depth } => Some(depth),
+            Self::Own => Some(DEPTH),
+            Self::Ollama => None,
+        }
+    }
+}
 
 /// Systems whose folders differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +104,8 @@ impl Machine<'_> {
         let hub_told = self.hub_told();
         paths.extend(hub_told.clone().map(|(dir, because)| files(dir, because)));
         paths.push(files("models".into(), "./models"));
-        paths.extend(self.own_folder().map(|dir| files(dir, "shimmy's own folder")));
+        let own = |dir| SearchPath { dir, because: "shimmy's own folder", kind: Kind::Own };
+        paths.extend(self.own_folder().map(own));
         if hub_told.is_none() {
             paths.extend(self.hub_home().map(|dir| files(self.join(dir.into(), &["hub"]), "Hugging Face")));
         }

@@ -226,6 +226,22 @@ fn age(dir: &Path) {
     }
 }
 
+/// Before the first manifest is written, too, when nothing but its place tells that it is a store.
+#[test]
+fn what_a_store_keeps_for_itself_is_not_looked_into() {
+    let dir = Dir::new();
+    dir.write("mine/foo-7b-q4_0.gguf", &tiny_llama());
+    for folder in ["partial", "blobs", "shards", "manifests"] {
+        dir.write(&format!("{folder}/model-00001-of-00001.gguf"), &tiny_llama());
+        let place = SearchPath { dir: dir.0.path().to_owned(), because: "a test", kind: Kind::Own };
+        age(dir.0.path());
+        let library = survey(&[place]);
+        assert_eq!(names(&library), ["foo:7b-q4_0"], "{folder}");
+        fs::write(dir.at(folder).join("url-1"), "part").expect("written");
+        assert!(library.seen.is_current() == (folder != "manifests"), "{folder}");
+    }
+}
+
 /// Each change alone, as somebody else makes it while a server runs.
 #[test]
 fn a_look_notes_all_that_another_look_may_find_otherwise() {

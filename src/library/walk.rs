@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::found::Problem;
 use super::notes::Notes;
+use super::ollama_store;
 
 /// A folder by mistake, such as a whole disk, is left after this many entries.
 const MAX_ENTRIES: usize = 500_000;
@@ -50,8 +51,10 @@ struct Ahead {
 }
 
 /// GGUF files below `dir`, or `dir` itself where it is one. Each folder is entered once, by the shortest way, and by its
-/// own name rather than by a link.
-pub(super) fn gguf_files(dir: &Path, depth: usize, notes: &mut Notes) -> Vec<File> {
+/// own name rather than by a link. What a store keeps in folders of its own is left out; `dir` may be one that was not written to
+/// yet, which does not show.
+pub(super) fn gguf_files(dir: &Path, depth: usize, is_store: bool, notes: &mut Notes) -> Vec<File> {
+    let store = is_store.then_some(dir);
     let mut files: Vec<File> = File::at(dir.to_owned()).into_iter().filter(|file| is_gguf(&file.path)).collect();
     let mut entered = HashSet::new();
     let mut left = MAX_ENTRIES;
@@ -69,7 +72,7 @@ pub(super) fn gguf_files(dir: &Path, depth: usize, notes: &mut Notes) -> Vec<Fil
                 Ok(entries) => {
                     for entry in entries.flatten().take(left) {
                         left -= 1;
-                        sort_out(&entry, &mut files, &mut next);
+                        sort_out(&entry, store, &mut files, &mut next);
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
@@ -87,7 +90,7 @@ pub(super) fn gguf_files(dir: &Path, depth: usize, notes: &mut Notes) -> Vec<Fil
 }
 
 /// Links that lead nowhere or back to themselves are passed over, and so is what is neither file nor folder.
-fn sort_out(entry: &DirEntry, files: &mut Vec<File>, next: &mut Vec<Ahead>) {
+fn sort_out(entry: &DirEntry, store: Option<&Path>, files: &mut Vec<File>, next: &mut Vec<Ahead>) {
     let Ok(kind) = entry.file_type() else { return };
     let path = entry.path();
     if is_gguf(&path)
@@ -98,7 +101,7 @@ fn sort_out(entry: &DirEntry, files: &mut Vec<File>, next: &mut Vec<Ahead>) {
         return;
     }
     let is_link = kind.is_symlink();
-    if (kind.is_dir() || (is_link && path.is_dir())) && !is_beside_the_point(&path) {
+    if (kind.is_dir() || (is_link && path.is_dir())) && !is_beside_the_point(&path, store) {
         next.push(Ahead { path, is_link });
     }
 }
@@ -107,17 +110,15 @@ fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// Folders that hold no names of models: of a hub's cache, and of a store in Ollama's form, where they change all the time while
-/// something is fetched.
-fn is_beside_the_point(folder: &Path) -> bool {
+/// Folders that hold no names of models: of a hub's cache, and of a store in Ollama's form.
+fn is_beside_the_point(folder: &Path, store: Option<&Path>) -> bool {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let in_repository = || folder.parent().is_some_and(|parent| name(parent).starts_with("models--"));
-    let in_store = || folder.parent().is_some_and(|parent| parent.join("manifests").is_dir());
+    let in_store = || folder.parent().is_some_and(|parent| store == Some(parent) || ollama_store::is_store(parent));
     match name(folder).as_str() {
-        "blobs" => in_repository() || in_store(),
-        "partial" => in_store(),
-        "refs" | ".no_exist" => in_repository(),
+        "blobs" | "refs" | ".no_exist" if in_repository() => true,
         ".git" | ".locks" => true,
+        own if ollama_store::FOLDERS.contains(&own) => in_store(),
         other => other.starts_with("datasets--") || other.starts_with("spaces--"),
     }
 }
@@ -134,7 +135,7 @@ mod tests {
 
     fn names(dir: &Path) -> (Vec<String>, Vec<String>) {
         let mut notes = Notes::default();
-        let mut files = gguf_files(dir, 8, &mut notes);
+        let mut files = gguf_files(dir, 8, false, &mut notes);
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let name = |path: &Path| path.strip_prefix(dir).expect("below").display().to_string();
         (

@@ -14,6 +14,7 @@ use walkdir::WalkDir;
 use super::digest::Digest;
 use super::manifest::{Layer, Manifest, small_file};
 use super::model_name::ModelName;
+use crate::library::ollama_store::SHARDS;
 use crate::library::{Found, LayerKind};
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,7 @@ impl Store {
 
     /// llama.cpp finds shards by their names, which blobs do not have.
     fn shard(&self, folder: &str, number: usize, count: usize) -> PathBuf {
-        self.root.join("shards").join(folder).join(format!("model-{number:05}-of-{count:05}.gguf"))
+        self.root.join(SHARDS).join(folder).join(format!("model-{number:05}-of-{count:05}.gguf"))
     }
 
     /// Held by whoever writes a manifest or removes blobs, so that no model loses a blob that it was about to name.
@@ -292,7 +293,7 @@ impl Store {
         if let Some(folder) = removed.shards_folder()
             && !others.iter().any(|(_, manifest)| self.model_file(manifest) == self.model_file(removed))
         {
-            let dir = self.root.join("shards").join(folder);
+            let dir = self.root.join(SHARDS).join(folder);
             ignore_missing(fs::remove_dir_all(&dir)).map_err(at(&dir))?;
         }
         let mut freed = 0;
