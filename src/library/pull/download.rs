@@ -122,7 +122,7 @@ fn key(wanted: &Wanted) -> String {
 pub(super) fn check_space_for(store: &Store, files: &[Wanted]) -> Result<(), PullError> {
     let missing = files.iter().filter(|file| !file.digest.as_ref().is_some_and(|digest| store.has(digest)));
     let left = |file: &Wanted| file.size.unwrap_or(0).saturating_sub(partial::noted(store, &key(file)));
-    check_space(store, missing.map(left).fold(0, u64::saturating_add))
+    partial::check_space(store.root(), missing.map(left).fold(0, u64::saturating_add))
 }
 
 fn present(way: Way<'_>, wanted: &Wanted) -> Option<(Digest, u64)> {
@@ -434,7 +434,7 @@ impl Transfer<'_> {
     }
 
     fn check_space(&self, total: u64) -> Result<(), PullError> {
-        check_space(self.way.store, total.saturating_sub(self.partial.covered()))
+        partial::check_space(self.way.store.root(), total.saturating_sub(self.partial.covered()))
     }
 
     fn gave_up(&self, failure: Failure) -> PullError {
@@ -452,16 +452,6 @@ impl Transfer<'_> {
 
 /// The body ended. Where its length was announced, it is one of a request that ended early.
 const ENDED: &str = "the connection ended early";
-
-/// Of bytes that are yet to be fetched.
-fn check_space(store: &Store, needed: u64) -> Result<(), PullError> {
-    let dir = store.root().ancestors().find(|dir| dir.is_dir()).unwrap_or(store.root());
-    let free = fs4::available_space(dir).map_err(disk(dir))?;
-    if needed > free {
-        return Err(PullError::NoSpace { dir: store.root().to_owned(), needed, free });
-    }
-    Ok(())
-}
 
 /// A strong ETag, else the date: what `If-Range` takes.
 fn validator(headers: &HeaderMap) -> Option<String> {

@@ -2,7 +2,7 @@
 //! are theirs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::error::PullError;
 use super::manifest::{self, Layer, LayerKind, MAX_BYTES, Manifest, small_file};
 use super::model_name::ModelName;
 use super::partial::disk;
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreError, link};
 use super::upload::Upload;
 use crate::gguf::{self, GgufError, Header};
 use crate::library::Found;
@@ -213,9 +213,10 @@ impl Maker<'_> {
             return Err(self.bad(format!("a text of {} bytes is too long; at most {MAX_BYTES} are taken", bytes.len())));
         }
         let digest = Digest::of(bytes);
-        let is_there = self.store.has(&digest);
-        (self.tell)(if is_there { Made::Using(digest) } else { Made::Creating(digest) });
-        Ok(self.store.add_blob(kind, bytes)?)
+        let step = if self.store.has(&digest) { Made::Using } else { Made::Creating };
+        (self.tell)(step(digest.clone()));
+        self.store.add_bytes(&digest, bytes)?;
+        Ok(Layer::new(kind, digest, bytes.len() as u64))
     }
 
     /// A blob that is there.
@@ -247,10 +248,7 @@ impl Maker<'_> {
         let digest = Digest::of_file(&file, |_| true).map_err(disk(&path))?;
         let digest = digest.ok_or_else(|| disk(&path)(std::io::Error::other("interrupted")))?;
         if !self.store.has(&digest) {
-            let blob = self.store.blob(&digest);
-            let dir = blob.parent().unwrap_or(&blob);
-            fs::create_dir_all(dir).map_err(disk(dir))?;
-            if fs::hard_link(&path, &blob).is_err() {
+            if link(&path, &self.store.blob(&digest)).is_err() {
                 std::io::Seek::rewind(&mut file).map_err(disk(&path))?;
                 self.copy(file, &path, &digest)?;
             }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -136,19 +135,11 @@ impl Partial {
         let range = offset..offset + bytes.len() as u64;
         let file = Arc::clone(&self.file);
         let written = tokio::task::spawn_blocking(move || write_at(&file, &bytes, offset)).await;
-        written.unwrap_or_else(|died| Err(io::Error::other(died))).map_err(|error| self.disk_error(error, &range))?;
+        let written = written.unwrap_or_else(|died| Err(io::Error::other(died)));
+        let missing = || self.state().size.unwrap_or(range.end).saturating_sub(self.covered());
+        written.map_err(|error| not_written(&self.path, missing(), error))?;
         self.change(|state| state.done.insert(range));
         Ok(())
-    }
-
-    fn disk_error(&self, error: io::Error, range: &Range<u64>) -> PullError {
-        if error.kind() != io::ErrorKind::StorageFull {
-            return disk(&self.path)(error);
-        }
-        let dir = self.path.parent().unwrap_or(&self.path).to_owned();
-        let size = self.state().size.unwrap_or(range.end);
-        let free = fs4::available_space(&dir).unwrap_or(0);
-        PullError::NoSpace { needed: size.saturating_sub(self.covered()), free, dir }
     }
 
     /// Notes what is there. The bytes come first, so that after a power failure the note does not promise what is not there.
@@ -163,12 +154,7 @@ impl Partial {
 
     /// Makes it the blob that it is.
     pub fn finish(self, store: &Store, digest: &Digest) -> Result<(), PullError> {
-        let blob = store.blob(digest);
-        let dir = blob.parent().unwrap_or(&blob).to_owned();
-        fs::create_dir_all(&dir).map_err(disk(&dir))?;
-        self.file.sync_all().map_err(disk(&self.path))?;
-        fs::rename(&self.path, &blob).map_err(disk(&blob))?;
-        store::sync_dir(&dir).map_err(disk(&dir))?;
+        keep(store, &self.file, &self.path, digest)?;
         // Without its file it would be passed over.
         let _ = fs::remove_file(&self.note);
         *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -182,6 +168,33 @@ fn note_path(path: &Path) -> PathBuf {
 
 pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> PullError + '_ {
     move |error| PullError::Disk { path: path.to_owned(), error }
+}
+
+/// Makes a file of `partial` that is whole the blob that it is.
+pub(super) fn keep(store: &Store, file: &File, path: &Path, digest: &Digest) -> Result<(), PullError> {
+    let blob = store.blob(digest);
+    let dir = blob.parent().unwrap_or(&blob);
+    fs::create_dir_all(dir).map_err(disk(dir))?;
+    file.sync_all().map_err(disk(path))?;
+    fs::rename(path, &blob).map_err(disk(&blob))?;
+    store::sync_dir(dir).map_err(disk(dir))
+}
+
+/// Whether there is space for `needed` more bytes in a folder that need not exist.
+pub(super) fn check_space(dir: &Path, needed: u64) -> Result<(), PullError> {
+    let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(dir);
+    let free = fs4::available_space(there).map_err(disk(there))?;
+    if needed > free { Err(PullError::NoSpace { dir: dir.to_owned(), needed, free }) } else { Ok(()) }
+}
+
+/// Why a file could not be written, of which `missing` bytes were to come.
+pub(super) fn not_written(path: &Path, missing: u64, error: io::Error) -> PullError {
+    if error.kind() != io::ErrorKind::StorageFull {
+        return disk(path)(error);
+    }
+    let dir = path.parent().unwrap_or(path).to_owned();
+    let free = fs4::available_space(&dir).unwrap_or(0);
+    PullError::NoSpace { dir, needed: missing, free }
 }
 
 fn is_same(file: &File, path: &Path) -> bool {

@@ -168,34 +168,32 @@ impl Store {
 
     /// All models, for removals: a manifest that cannot be read names blobs that we do not know of.
     fn all(&self) -> Result<Vec<(ModelName, Manifest)>, StoreError> {
-        let manifests = self.manifests();
-        let mut all = Vec::new();
-        for entry in WalkDir::new(&manifests).min_depth(4).max_depth(4) {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => continue,
-                Err(error) => {
-                    let path = error.path().unwrap_or(&manifests).to_owned();
-                    return Err(StoreError::Damaged { path, what: format!("cannot be read: {error}") });
-                }
-            };
-            let name = entry.path().strip_prefix(&manifests).ok().and_then(ModelName::at);
-            if let Some(name) = name.filter(|_| !entry.file_type().is_dir()) {
-                let path = entry.into_path();
-                let read = Manifest::read(&path);
-                all.push((name, read.map_err(|what| StoreError::Damaged { path, what })?));
-            }
-        }
-        Ok(all)
+        let read = |(name, path): (ModelName, PathBuf)| match Manifest::read(&path) {
+            Ok(manifest) => Ok((name, manifest)),
+            Err(what) => Err(StoreError::Damaged { path, what }),
+        };
+        self.entries().map(|entry| entry.and_then(read)).collect()
     }
 
-    /// Names with the files of their manifests.
     fn names(&self) -> impl Iterator<Item = (ModelName, PathBuf)> {
+        self.entries().flatten()
+    }
+
+    /// Names with the files of their manifests, and what keeps others from being seen.
+    fn entries(&self) -> impl Iterator<Item = Result<(ModelName, PathBuf), StoreError>> {
         let manifests = self.manifests();
         let walk = WalkDir::new(&manifests).min_depth(4).max_depth(4).sort_by_file_name();
-        walk.into_iter().flatten().filter_map(move |entry| {
-            let name = ModelName::at(entry.path().strip_prefix(&manifests).ok()?)?;
-            Some((name, entry.into_path()))
+        walk.into_iter().filter_map(move |entry| match entry {
+            Ok(entry) if entry.file_type().is_dir() => None,
+            Ok(entry) => {
+                let name = ModelName::at(entry.path().strip_prefix(&manifests).ok()?)?;
+                Some(Ok((name, entry.into_path())))
+            }
+            Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => None,
+            Err(error) => {
+                let path = error.path().unwrap_or(&manifests).to_owned();
+                Some(Err(StoreError::Damaged { path, what: format!("cannot be read: {error}") }))
+            }
         })
     }
 
@@ -350,7 +348,7 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
 }
 
 /// A second name for a file, which costs no space.
-fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
     let dir = to.parent().unwrap_or(to);
     fs::create_dir_all(dir).map_err(at(dir))?;
     match fs::hard_link(from, to) {

@@ -1,15 +1,15 @@
 //! A blob that a client sends.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::error::PullError;
-use super::partial::disk;
-use super::store::{Store, sync_dir};
+use super::partial::{check_space, disk, keep, not_written};
+use super::store::Store;
 
 /// Bytes that stay free on the disk, for everybody else.
 const RESERVE: u64 = 64 << 20;
@@ -51,10 +51,7 @@ impl Upload {
             self.looked = self.bytes;
             self.check_space(bytes.len() as u64)?;
         }
-        self.file.write_all(bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => self.no_space(bytes.len() as u64, 0),
-            _ => disk(&self.path)(error),
-        })?;
+        self.file.write_all(bytes).map_err(|error| not_written(&self.path, bytes.len() as u64, error))?;
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(())
@@ -69,22 +66,12 @@ impl Upload {
         if found != *expected {
             return Err(PullError::WrongDigest { what: "what was sent".into(), expected: expected.clone(), found });
         }
-        let blob = store.blob(expected);
-        let dir = blob.parent().unwrap_or(&blob).to_owned();
-        fs::create_dir_all(&dir).map_err(disk(&dir))?;
-        self.file.sync_all().map_err(disk(&self.path))?;
-        fs::rename(&self.path, &blob).map_err(disk(&blob))?;
-        sync_dir(&dir).map_err(disk(&dir))?;
+        keep(store, &self.file, &self.path, expected)?;
         Ok(self.bytes)
     }
 
     fn check_space(&self, needed: u64) -> Result<(), PullError> {
-        let free = fs4::available_space(&self.path).map_err(disk(&self.path))?;
-        if needed.saturating_add(RESERVE) > free { Err(self.no_space(needed, free)) } else { Ok(()) }
-    }
-
-    fn no_space(&self, needed: u64, free: u64) -> PullError {
-        PullError::NoSpace { dir: self.path.parent().unwrap_or(&self.path).to_owned(), needed, free }
+        check_space(self.path.parent().unwrap_or(&self.path), needed.saturating_add(RESERVE))
     }
 }
 
