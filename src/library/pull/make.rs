@@ -137,29 +137,37 @@ impl Maker<'_> {
         Ok(layers)
     }
 
-    /// Of files that were sent.
+    /// Of files that were sent, all parts of the weights in their order.
     fn weights(&mut self, files: &BTreeMap<String, Digest>) -> Result<Vec<Layer>, PullError> {
-        let (mut weights, mut rest, mut parts) = (Vec::new(), Vec::new(), 1);
+        let (mut weights, mut rest) = (Vec::new(), Vec::new());
         for (file, digest) in files {
             let header = self.header(digest, file)?;
             if header.is_adapter() {
                 return Err(self.bad(format!("{file} is a LoRA adapter; give it in `adapters`")));
             }
-            let kind = if header.is_projector() { LayerKind::Projector } else { LayerKind::Model };
-            let layer = self.layer(kind, digest)?;
-            if kind == LayerKind::Model {
-                parts = header.split_count().max(1);
-                weights.push(layer);
+            let part = header.get("split.no").and_then(gguf::Value::as_u64).unwrap_or(0);
+            // As a look at the disk will check them.
+            let checked = match header.is_projector() || part > 0 {
+                true => gguf::check_tensors(&header),
+                false => gguf::validate_outline(&header),
+            };
+            checked.map_err(|error| self.unusable(file, header.path(), &error))?;
+            if header.is_projector() {
+                rest.push(self.layer(LayerKind::Projector, digest)?);
             } else {
-                rest.push(layer);
+                weights.push((part, header.split_count().max(1), self.layer(LayerKind::Model, digest)?));
             }
         }
-        if !weights.is_empty() && weights.len() as u64 != parts {
-            let why = format!("its weights are {parts} file(s), and {} were given", weights.len());
-            return Err(self.bad(why));
+        weights.sort_by_key(|(part, ..)| *part);
+        let all = weights.len() as u64;
+        if !weights.iter().zip(0..).all(|((part, parts, _), at)| (*part, *parts) == (at, all)) {
+            let given = weights.iter().map(|(part, parts, _)| format!("{} of {parts}", part.saturating_add(1)));
+            let given = given.collect::<Vec<_>>().join(", ");
+            return Err(
+                self.bad(format!("all parts of its weights are needed, each once, and these were given: {given}"))
+            );
         }
-        weights.extend(rest);
-        Ok(weights)
+        Ok(weights.into_iter().map(|(.., layer)| layer).chain(rest).collect())
     }
 
     fn adapter(&mut self, file: &str, digest: &Digest, base: &Header) -> Result<Layer, PullError> {
@@ -231,12 +239,15 @@ impl Maker<'_> {
         let path = self.store.blob(digest);
         Header::open(&path).map_err(|error| match error {
             GgufError::NotFound(_) => StoreError::NoSuchBlob(digest.clone()).into(),
-            error => {
-                let reason = error.to_string();
-                let reason = reason.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&reason).to_owned();
-                self.bad(format!("{file} is not a GGUF file that can be used: {reason}"))
-            }
+            error => self.unusable(file, &path, &error),
         })
+    }
+
+    /// Without the blob's path, which whoever sent it does not know.
+    fn unusable(&self, file: &str, path: &Path, error: &GgufError) -> PullError {
+        let reason = error.to_string();
+        let reason = reason.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&reason);
+        self.bad(format!("{file} is not a GGUF file that can be used: {reason}"))
     }
 
     /// Takes a file that lies elsewhere into the store, without a copy where both lie on one disk.

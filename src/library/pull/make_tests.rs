@@ -81,12 +81,25 @@ fn shards_that_were_sent_are_one_model() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path());
     let parts = tiny_llama().split(3);
-    let named = |n: usize| (format!("m-{n:05}-of-00003.gguf"), sent(&store, &parts[n - 1]));
-    let recipe = |numbers: &[usize]| Recipe { files: numbers.iter().map(|n| named(*n)).collect(), ..Recipe::default() };
-    let error = made(&store, "big", &recipe(&[1, 3])).expect_err("one is missing").to_string();
-    assert!(error.contains("3 file(s), and 2 were given"), "{error}");
+    // The names say nothing of the order.
+    let recipe = |numbers: &[usize]| {
+        let files = numbers.iter().zip(0..).map(|(n, at)| (format!("{at}.gguf"), sent(&store, &parts[n - 1])));
+        Recipe { files: files.collect(), ..Recipe::default() }
+    };
+    for (numbers, given) in [
+        (&[1, 3][..], "given: 1 of 3, 3 of 3"),
+        (&[1, 2, 2], "given: 1 of 3, 2 of 3, 2 of 3"),
+        (&[1, 2, 3, 3], "given: 1 of 3, 2 of 3, 3 of 3, 3 of 3"),
+        (&[2], "given: 2 of 3"),
+    ] {
+        let error = made(&store, "big", &recipe(numbers)).expect_err("not whole").to_string();
+        assert!(error.ends_with(given), "{error}");
+    }
     made(&store, "big", &recipe(&[3, 1, 2])).expect("made");
-    assert_eq!(found(&store, "big:latest").shards.as_ref().map(|shards| shards.present), Some(3));
+    let big = found(&store, "big:latest");
+    assert_eq!(big.shards.as_ref().map(|shards| shards.present), Some(3));
+    let parameters = crate::gguf::Header::parse(&tiny_llama().to_bytes()).expect("a header").parameter_count();
+    assert_eq!(big.facts.parameters, parameters);
 }
 
 #[test]
@@ -109,4 +122,26 @@ fn what_does_not_fit_is_told_and_leaves_no_model() {
         assert!(error.contains(word), "{error}");
     }
     assert!(store.list().is_empty());
+}
+
+/// Under its own digest, so that it came as it was sent. A look at the disk would pass it over.
+#[test]
+fn a_file_that_is_cut_short_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    let cut = |writer: &Writer| {
+        let bytes = writer.to_bytes();
+        store.add_blob(LayerKind::Model, &bytes[..bytes.len() - 64]).expect("written").digest
+    };
+    let parts = tiny_llama().split(2);
+    let mut projector = Writer::new();
+    projector.string("general.architecture", "clip").random("mm.0.weight", &[32, 32], 0.0);
+    for (cut, whole) in
+        [(cut(&tiny_llama()), None), (cut(&parts[1]), Some(&parts[0])), (cut(&projector), Some(&tiny_llama()))]
+    {
+        let whole = whole.map(|writer| ("whole.gguf".to_owned(), sent(&store, writer)));
+        let files = whole.into_iter().chain([("cut.gguf".to_owned(), cut)]).collect();
+        let error = made(&store, "m", &Recipe { files, ..Recipe::default() }).expect_err("cut").to_string();
+        assert!(error.contains("cut.gguf is not a GGUF file that can be used: truncated"), "{error}");
+    }
 }
