@@ -7,7 +7,7 @@ use walkdir::WalkDir;
 use super::found::{OllamaLayers, Problem};
 use super::notes::{Notes, Seen};
 use super::pull::Digest;
-use super::pull::manifest::{Layer, LayerKind, Manifest, small_file};
+use super::pull::manifest::{Layer, LayerKind, Manifest, long_text, small_file};
 use super::shards::{self, Group};
 use super::walk::File;
 
@@ -135,7 +135,7 @@ impl Blobs<'_> {
                 LayerKind::Messages => {
                     read.messages = serde_json::from_slice(&self.bytes(layer)?).map_err(damaged)?;
                 }
-                LayerKind::License => read.licenses.push(self.text(layer)?),
+                LayerKind::License => read.licenses.push(long_text(&self.blob(layer)?.path)?),
                 LayerKind::Adapter => read.adapters.push(self.blob(layer)?.path),
                 LayerKind::Model | LayerKind::Projector | LayerKind::Other => {}
             }
@@ -213,6 +213,19 @@ mod tests {
         assert_eq!(model.layers.licenses, ["free"]);
         assert_eq!(model.layers.adapters, [blobs[6].clone()]);
         assert_eq!(model.projector.as_ref().map(|file| &file.path), Some(&blobs[7]));
+    }
+
+    #[test]
+    fn a_licence_may_be_of_any_length() {
+        let dir = tempfile::tempdir().expect("a directory");
+        write_blob(dir.path(), 1, "GGUF");
+        write_blob(dir.path(), 2, &format!("x{}", "é".repeat(1 << 20)));
+        write_manifest(dir.path(), "host/library/wordy/latest", &[("model", 1), ("license", 2)]);
+        let mut notes = Notes::default();
+        let found = models(dir.path(), &mut notes);
+        assert_eq!(found.len(), 1, "{:?}", notes.problems);
+        let shown = &found[0].layers.licenses[0];
+        assert!(shown.starts_with("xéé") && shown.ends_with('é') && shown.len() == (1 << 20) - 1, "{}", shown.len());
     }
 
     #[test]

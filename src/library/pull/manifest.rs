@@ -178,13 +178,25 @@ pub fn config_layer(config: &[u8]) -> Layer {
 
 /// A manifest, or a layer of text.
 pub(in crate::library) fn small_file(path: &Path) -> Result<Vec<u8>, String> {
-    let fail = |error: std::io::Error| format!("cannot be read: {}: {error}", path.display());
-    let mut bytes = Vec::new();
-    File::open(path).map_err(fail)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    let bytes = beginning(path, MAX_BYTES + 1)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("{} is longer than {MAX_BYTES} bytes", path.display()));
     }
     Ok(bytes)
+}
+
+/// A layer of text that may be of any length, of which no more than this is of use.
+pub(in crate::library) fn long_text(path: &Path) -> Result<String, String> {
+    let bytes = beginning(path, MAX_BYTES)?;
+    // A character may be cut in two.
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned())
+}
+
+fn beginning(path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
+    let fail = |error: std::io::Error| format!("cannot be read: {}: {error}", path.display());
+    let mut read = Vec::new();
+    File::open(path).map_err(fail)?.take(bytes).read_to_end(&mut read).map_err(fail)?;
+    Ok(read)
 }
 
 #[cfg(test)]
