@@ -105,6 +105,7 @@ async fn fetch_and_write(
     write: impl Fn(&[(Digest, u64)]) -> Result<(), StoreError>,
 ) -> Result<(), PullError> {
     download::check_space_for(way.store, files)?;
+    let _pulling = way.store.pulling()?;
     let mut round = 0;
     loop {
         let mut fetched = Vec::new();

@@ -4,7 +4,7 @@
 //! for models.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +33,9 @@ pub enum StoreError {
     #[error("{}: {what}", .path.display())]
     Damaged { path: PathBuf, what: String },
 }
+
+/// Who locks this file with others pulls something.
+const PULLS: &str = ".pulls";
 
 /// What a removal did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,11 +104,26 @@ impl Store {
     /// # Errors
     /// Where the folder cannot be written.
     pub(super) fn lock(&self) -> Result<File, StoreError> {
-        fs::create_dir_all(&self.root).map_err(at(&self.root))?;
-        let path = self.root.join(".lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        let (path, file) = self.lock_file(".lock")?;
         file.lock().map_err(at(&path))?;
         Ok(file)
+    }
+
+    /// Held by each pull from before its first file is whole until a manifest names all of them.
+    ///
+    /// # Errors
+    /// As [`Store::lock`].
+    pub(super) fn pulling(&self) -> Result<File, StoreError> {
+        let (path, file) = self.lock_file(PULLS)?;
+        file.lock_shared().map_err(at(&path))?;
+        Ok(file)
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StoreError> {
+        fs::create_dir_all(&self.root).map_err(at(&self.root))?;
+        let path = self.root.join(name);
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        Ok((path, file))
     }
 
     /// Makes a model known. Fails with [`StoreError::NoSuchBlob`] where one of its blobs has gone meanwhile.
@@ -305,7 +323,7 @@ impl Store {
     }
 
     /// Removes the blobs that no manifest names and that nobody touched for a while, in which a model may be about to name
-    /// them. Returns how many bytes that frees.
+    /// them; none while a pull runs, which may take longer. Returns how many bytes that frees.
     ///
     /// # Errors
     /// Where something cannot be read or removed.
@@ -313,6 +331,15 @@ impl Store {
         let dir = self.root.join("blobs");
         if !dir.is_dir() {
             return Ok(0);
+        }
+        let (path, pulls) = self.lock_file(PULLS)?;
+        match pulls.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                tracing::warn!("a pull runs, which may need files that no model has yet; they stay until it has ended");
+                return Ok(0);
+            }
+            Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
+            Ok(()) => {}
         }
         let _lock = self.lock()?;
         let used: HashSet<Digest> =

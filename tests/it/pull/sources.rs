@@ -1,8 +1,11 @@
 //! What each kind of source is fetched as.
 
+use std::sync::Mutex;
+use std::time::Duration;
+
 use serde_json::json;
 use shimmy::library::LayerKind;
-use shimmy::library::pull::{Digest, Event, Store};
+use shimmy::library::pull::{Digest, Event, Store, pull};
 
 use super::server::{COMMIT, Fake};
 use super::{fetch, files, model, settings};
@@ -49,6 +52,27 @@ fn shards_come_all_and_lie_side_by_side() {
     let second = pulled.path.with_file_name("model-00002-of-00002.gguf");
     assert_eq!(std::fs::read(second).unwrap(), parts[1]);
     assert!(pulled.path.ends_with("model-00001-of-00002.gguf"));
+}
+
+/// However long it takes to fetch the others.
+#[test]
+fn files_of_a_pull_that_runs_are_not_left_over() {
+    let (fake, dir) = (Fake::start(), tempfile::tempdir().unwrap());
+    let parts = [model(1, 1), model(1, 2)];
+    fake.repository("Org/Big", &[("Big-00001-of-00002.gguf", &parts[0]), ("Big-00002-of-00002.gguf", &parts[1])]);
+    let (store, first) = (Store::new(dir.path().into()), Digest::of(&parts[0]));
+    let kept = Mutex::new(None);
+    let report = |event: Event| {
+        if matches!(&event, Event::Fetching { what, .. } if what == "Big-00002-of-00002.gguf") {
+            let freed = store.remove_orphans(Duration::ZERO).unwrap();
+            *kept.lock().unwrap() = Some((freed, store.has(&first)));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(pull(&"hf:Org/Big".parse().unwrap(), &settings(dir.path(), &fake), &report)).unwrap();
+    assert_eq!(*kept.lock().unwrap(), Some((0, true)));
+    let orphan = store.add_blob(LayerKind::Model, b"left over").unwrap();
+    assert_eq!(store.remove_orphans(Duration::ZERO).unwrap(), orphan.size, "it has ended");
 }
 
 #[test]
