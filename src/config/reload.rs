@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::setting::{Entry, Section};
 use super::{Catalog, Config, ConfigError, File, ServerSettings, as_file};
-use crate::library::Found;
+use crate::library::{Found, untagged};
 use crate::registry::Registry;
 
 /// Settings of the server that take effect at once.
@@ -119,6 +119,10 @@ impl Live {
         }
         for (name, model) in &catalog.models {
             let is_new = !self.registry.has_model(name);
+            // A name that a client gave to another model would go first. That of the config file is meant to.
+            if is_new && !catalog.aliases.keys().any(|alias| untagged(alias) == untagged(name)) {
+                self.registry.remove_alias(name);
+            }
             if model.put(name, &self.registry) {
                 if is_new { &mut changes.added } else { &mut changes.changed }.push(name.clone());
             }

@@ -264,6 +264,22 @@ fn models_are_deleted_and_copied_as_ollama_does_it() {
     assert_eq!((delete("borrowed").status, names(&server)), (200, vec!["theirs:latest".to_owned()]));
 }
 
+/// Whoever makes that.
+#[test]
+fn a_name_that_a_client_gave_gives_way_to_a_model_of_that_name() {
+    let machine = Machine::new();
+    machine.ollama("theirs");
+    let server = serve(&machine);
+    let copy = |from: &str, to: &str| server.post("/api/copy", &json!({ "source": from, "destination": to }));
+    assert_eq!((copy("theirs", "own").status, copy("theirs", "made").status), (200, 200));
+    machine.pull("own", &model(1, 2));
+    let made = json!({ "model": "made", "from": "theirs", "system": "Be brief.", "stream": false });
+    assert_eq!(server.post("/api/create", &made).status, 200);
+    assert_eq!(names(&server), ["made:latest", "own:latest", "theirs:latest"]);
+    let path = |name: &str| server.post("/api/show", &json!({ "model": name })).json()["modelfile"].clone();
+    assert!(path("made").as_str().unwrap().contains("Be brief.") && path("own") != path("theirs"));
+}
+
 /// What is there is not what was asked for.
 #[test]
 fn the_only_one_of_a_family_is_not_taken_for_what_is_to_be_pulled() {
