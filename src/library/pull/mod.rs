@@ -68,7 +68,7 @@ pub async fn pull(source: &Source, settings: &Settings, report: &Report<'_>) -> 
             pulled(&store, name)
         }
         Source::Url { url, digest } => {
-            let name = web::name(url)
+            let name = web::name(url, &store)
                 .map_err(|error| PullError::BadSource { asked: source::shown(url), why: error.to_string() })?;
             let files = [web::wanted(url, digest.as_ref())];
             fetch_and_write(way, &files, |fetched| write_new(&store, &name, fetched, None, &source::shown(url)))

@@ -8,9 +8,11 @@ use super::digest::Digest;
 use super::download::Wanted;
 use super::model_name::{LIBRARY, ModelName, NotAName, as_part};
 use super::quant;
+use super::source::shown;
+use super::store::Store;
 use crate::library::name_from_path;
 
-/// Names of such models have this host: two addresses of one file name are two versions of one model.
+/// Names of such models have this host.
 pub(super) const WEB_HOST: &str = "url";
 
 pub(super) fn wanted(url: &Url, digest: Option<&Digest>) -> Wanted {
@@ -24,8 +26,17 @@ pub(super) fn wanted(url: &Url, digest: Option<&Digest>) -> Wanted {
     }
 }
 
+/// The file's name, with a number computed from its address where a file of another address has it.
+pub(super) fn name(url: &Url, store: &Store) -> Result<ModelName, NotAName> {
+    let (name, source) = (file_model(url)?, shown(url));
+    let ModelName { host, namespace, model, tag } = &name;
+    let own = ModelName::new(host, namespace, model, &format!("{tag}-{:08x}", crc32fast::hash(source.as_bytes())))?;
+    let is_others = store.get(&name).is_some_and(|manifest| manifest.source() != Some(&source));
+    Ok(if is_others || store.get(&own).is_some() { own } else { name })
+}
+
 /// The file's name, with its quantisation as the tag.
-pub(super) fn name(url: &Url) -> Result<ModelName, NotAName> {
+fn file_model(url: &Url) -> Result<ModelName, NotAName> {
     let file = file_name(url);
     let stem = file.strip_suffix(".gguf").unwrap_or(&file);
     let tag = quant::label(stem).unwrap_or_else(|| "latest".into());
@@ -40,7 +51,7 @@ fn file_name(url: &Url) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::file_model;
 
     #[test]
     fn a_file_at_an_address_is_named_after_itself() {
@@ -51,7 +62,7 @@ mod tests {
             ("https://example.com", "example.com:latest"),
         ] {
             let url = url.parse().expect("an address");
-            assert_eq!(name(&url).expect(expected).to_string(), expected);
+            assert_eq!(file_model(&url).expect(expected).to_string(), expected);
         }
     }
 }

@@ -178,3 +178,24 @@ fn a_file_at_an_address_is_checked_against_the_digest_behind_it() {
     assert!(error.contains(&Digest::of(&bytes).to_string()), "{error}");
     assert_eq!(files(dir.path(), "blobs").len(), 2, "a model and its configuration");
 }
+
+#[test]
+fn files_of_one_name_at_two_addresses_are_two_models() {
+    let (fake, dir) = (Fake::start(), tempfile::tempdir().unwrap());
+    let store = Store::new(dir.path().into());
+    let bytes = [model(1, 1), model(1, 2)];
+    let urls = ["x", "y"].map(|folder| format!("/{folder}/tiny.gguf"));
+    let fetched = |n: usize| {
+        fake.file(&urls[n], &bytes[n]);
+        let (pulled, _) =
+            fetch(&format!("{}{}?signed=1", fake.address, urls[n]), &settings(dir.path(), &fake)).unwrap();
+        assert_eq!(std::fs::read(pulled.path).unwrap(), bytes[n]);
+        pulled.name
+    };
+    let (first, second) = (fetched(0), fetched(1));
+    assert_eq!((first.to_string().as_str(), &second.to_string()[..12]), ("tiny:latest", "tiny:latest-"));
+    assert_eq!((fetched(0), fetched(1), store.list().len()), (first.clone(), second.clone(), 2), "as before");
+    // It keeps its name when the other is gone.
+    store.remove(&first.full()).unwrap();
+    assert_eq!((fetched(1), store.list().len()), (second, 1));
+}
