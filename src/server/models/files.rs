@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::ollama::CreateRequest;
+use crate::api::ollama::{CreateRequest, model_not_found};
 use crate::api::{BadRequest, ErrorKind};
 use crate::library::pull::{Made, ModelName, NotAName, Recipe, make};
 use crate::library::{Found, untagged};
@@ -38,7 +38,7 @@ impl Models {
             // One that lost some of its files is not listed.
             None => {
                 let found = self.store().ok().and_then(|store| store.find(asked).ok());
-                found.ok_or_else(|| not_found(asked))?.0.full()
+                found.ok_or_else(|| self.not_found(asked))?.0.full()
             }
         };
         let removed = self.store()?.remove(&owned).map_err(|error| ApiError::from(&error));
@@ -53,7 +53,7 @@ impl Models {
     /// # Errors
     /// A name that is not known, or one that is taken.
     pub fn copy(&self, source: &str, destination: &str) -> Result<(), ApiError> {
-        let status = self.status(source)?.ok_or_else(|| not_found(source))?;
+        let status = self.status(source)?.ok_or_else(|| self.not_found(source))?;
         let Ok(name) = self.owned(&status) else {
             // An alias goes first where a name is looked up, so the model of this name would be out of reach.
             if self.registry.has_model(destination) {
@@ -127,6 +127,16 @@ impl Models {
         }
     }
 
+    /// In Ollama's words, which clients look for, with the names that may be meant.
+    pub fn not_found(&self, asked: &str) -> ApiError {
+        let near = match self.registry.status(asked) {
+            Ok(status) => vec![status.name],
+            Err(RegistryError::NotFound { near, .. }) => near,
+            Err(_) => Vec::new(),
+        };
+        ApiError::new(ErrorKind::ModelNotFound, model_not_found(asked, &near))
+    }
+
     /// Whether it is a source of the config file that was not fetched yet.
     pub fn is_absent(&self, status: &ModelStatus) -> bool {
         self.registry.is_absent(&status.name)
@@ -155,11 +165,6 @@ impl Models {
             ApiError::new(ErrorKind::Forbidden, message)
         })
     }
-}
-
-/// In Ollama's words, which clients look for.
-pub fn not_found(asked: &str) -> ApiError {
-    ApiError::new(ErrorKind::ModelNotFound, crate::api::ollama::model_not_found(asked, &[]))
 }
 
 fn taken(name: &str) -> ApiError {

@@ -34,7 +34,6 @@ pub(super) struct Models {
     pulls: Pulls,
 }
 
-pub(super) use files::not_found;
 use pulls::Pulls;
 pub(super) use pulls::{End, Follower, News};
 

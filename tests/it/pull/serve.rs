@@ -253,6 +253,9 @@ fn models_are_deleted_and_copied_as_ollama_does_it() {
     assert_eq!(copy("first", "a/b/c/d").status, 400);
     assert_eq!(delete("first").status, 200);
     assert_eq!(delete("first").json(), json!({ "error": "model 'first' not found" }));
+    for answer in [copy("mime", "x"), delete("mime")] {
+        assert_eq!(answer.json(), json!({ "error": "model 'mime' not found; did you mean 'mine:latest'?" }));
+    }
     assert_eq!(names(&server), ["mine:latest", "theirs:latest"]);
     assert_eq!(delete("MINE:latest").status, 200);
     assert!(files(&machine.root(), "blobs").is_empty());

@@ -19,7 +19,7 @@ use crate::library::pull::{ModelName, Source};
 use crate::server::error::ApiError;
 use crate::server::extract::JsonBody;
 use crate::server::ignored::Ignored;
-use crate::server::models::{End, Follower, Models, News, not_found};
+use crate::server::models::{End, Follower, Models, News};
 use crate::server::routes::generate::blocking;
 use crate::server::state::AppState;
 
@@ -165,10 +165,8 @@ fn made(
             // The store may have another name for it than the source that was asked for.
             let from = fetched.name().map_or_else(|| request.from.clone().unwrap_or_default(), |name| name.full());
             let models = Arc::clone(&state.models);
-            base = blocking(move || models.base(&from)).await?;
-            if base.is_none() {
-                Err(not_found(request.from.as_deref().unwrap_or_default()))?;
-            }
+            let found = blocking(move || models.base(&from)?.ok_or_else(|| models.not_found(&from)));
+            base = Some(found.await?);
         }
         if request.template.as_ref().is_some_and(|template| !is_jinja(template)) {
             let note = "the template is kept, but answers are made with that of the weights' file: it is not in Jinja";
