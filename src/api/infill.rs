@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::shimmy::GenerateRequest as Sampling;
-use super::{BadRequest, Encoder, drop_nulls, from_value_noting_ignored, push_json};
+use super::{BadRequest, Encoder, drop_nulls, push_json, read_two};
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, GenerateSpec, Infill, InfillFile, Input, RunnerError};
 
@@ -64,10 +64,7 @@ impl InfillRequest {
                 ));
             }
         }
-        let (sampling, unknown) = from_value_noting_ignored::<Sampling>(body.clone())?;
-        let (fields, mut ignored) = from_value_noting_ignored::<Fields>(body)?;
-        let is_top = |path: &String| !path.contains('.');
-        ignored.retain(|path| !is_top(path) || unknown.contains(path));
+        let (fields, sampling, ignored) = read_two::<Fields, Sampling>(&body)?;
         Ok(Self { sampling, fields, ignored })
     }
 
@@ -259,7 +256,7 @@ mod tests {
         let (spec, ignored) = read(json!({
             "prompt": "x", "input_extra": [{ "filename": "f", "text": "t", "time": 3 }], "n_predict": 9, "seed": -1,
             "top_k": 40, "top_p": 0.9, "samplers": ["top_k"], "cache_prompt": true, "n_indent": 2, "stop": ["\n"],
-            "t_max_predict_ms": 500, "json_schema": null, "grammar": "root ::= \"a\"",
+            "t_max_predict_ms": 500, "json_schema": null, "lora": [{ "name": "l", "task": "t" }], "grammar": "root ::= \"a\"",
         }))
         .expect("it is served");
         let files = vec![InfillFile { name: "f".into(), text: "t".into() }];
@@ -268,7 +265,8 @@ mod tests {
         assert_eq!((spec.model.as_str(), spec.max_tokens, spec.sampling.seed), ("default", Some(9), None));
         assert_eq!((spec.sampling.top_k, spec.stop), (Some(40), vec!["\n".to_owned()]));
         assert_eq!(spec.constraint, Some(Constraint::Gbnf("root ::= \"a\"".into())));
-        assert_eq!(ignored, ["input_extra.0.time", "samplers", "cache_prompt", "n_indent", "t_max_predict_ms"]);
+        let own = ["input_extra.0.time", "samplers", "cache_prompt", "n_indent", "t_max_predict_ms"];
+        assert_eq!(ignored, [&own[..], &["lora.0.task"]].concat());
         assert_eq!(read(json!({ "n_predict": -1 })).expect("no limit").0.max_tokens, None);
     }
 

@@ -116,6 +116,23 @@ fn read_body<T: serde::de::DeserializeOwned>(body: &serde_json::Value) -> Result
     Ok((read, ignored))
 }
 
+/// Reads a body as two types that have its fields between them, and lists the paths that neither has.
+fn read_two<A: serde::de::DeserializeOwned, B: serde::de::DeserializeOwned>(
+    body: &serde_json::Value,
+) -> Result<(A, B, Vec<String>), BadRequest> {
+    let (one, unknown_to_one) = from_value_noting_ignored::<A>(body)?;
+    let (other, unknown_to_other) = from_value_noting_ignored::<B>(body)?;
+    // Where one of them does not have a field at all, the other may have most of what is in it.
+    let within = |path: &String, list: &[String]| {
+        list.iter().any(|other| path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let mut ignored: Vec<String> =
+        unknown_to_one.iter().filter(|path| within(path, &unknown_to_other)).cloned().collect();
+    let deeper = unknown_to_other.into_iter().filter(|path| within(path, &unknown_to_one) && !ignored.contains(path));
+    ignored.extend(deeper.collect::<Vec<_>>());
+    Ok((one, other, ignored))
+}
+
 /// Whether a field's value asks for nothing.
 fn is_empty(value: &serde_json::Value) -> bool {
     use serde_json::Value;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::options::Options;
 use crate::api::shimmy::GenerateRequest;
-use crate::api::{BadRequest, from_value_noting_ignored};
+use crate::api::{BadRequest, read_two};
 use crate::chat::ChatOptions;
 use crate::constrain::Constraint;
 use crate::registry::KeepAlive;
@@ -97,16 +97,7 @@ pub(super) fn without_nulls(body: &mut Value) {
 /// Reads a request type and what it has in common with others, and lists the fields that neither of the two has.
 pub(super) fn read<T: DeserializeOwned>(mut body: Value) -> Result<(T, Common, Vec<String>), BadRequest> {
     without_nulls(&mut body);
-    let (request, unknown_to_request) = from_value_noting_ignored::<T>(body.clone())?;
-    let (common, unknown_to_common) = from_value_noting_ignored::<Common>(body)?;
-    // Where one of them does not have a field at all, the other may have most of what is in it.
-    let within = |path: &String, list: &[String]| {
-        list.iter().any(|other| path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-    };
-    let mut ignored: Vec<String> =
-        unknown_to_request.iter().filter(|path| within(path, &unknown_to_common)).cloned().collect();
-    let deeper = unknown_to_common.iter().filter(|path| within(path, &unknown_to_request) && !ignored.contains(path));
-    ignored.extend(deeper.cloned().collect::<Vec<_>>());
+    let (request, common, mut ignored) = read_two::<T, Common>(&body)?;
     ignored.extend(common.idle().map(str::to_owned));
     Ok((request, common, ignored))
 }

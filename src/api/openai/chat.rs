@@ -245,6 +245,16 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_effect_is_listed_also_within_fields() {
+        let body = json!({
+            "model": "m", "messages": [{ "role": "user", "content": "a", "x": 1 }], "x": 1,
+            "stream_options": { "x": 1 }, "structured_outputs": { "regex": "a", "x": 1 },
+        });
+        let request = ChatRequest::from_value(body).expect("it is served");
+        assert_eq!(request.ignored, ["messages.0.x", "x", "stream_options.x", "structured_outputs.x"]);
+    }
+
+    #[test]
     fn what_has_no_effect_is_listed_and_what_would_be_missed_is_refused() {
         let body = json!({
             "model": "m", "user": "me", "n": 1, "tools": [], "tool_choice": "none", "logprobs": null, "functions": [],

@@ -93,13 +93,8 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(
             return Err(BadRequest(format!("`{field}` is not served by this version")));
         }
     }
-    let (common, not_common) = crate::api::from_value_noting_ignored::<Common>(&*body)?;
-    let (own, mut ignored) = crate::api::from_value_noting_ignored::<T>(&*body)?;
-    // All fields at the top are of one of the two, of the table above, or of nobody.
-    ignored.retain(|path| {
-        let top = path.split('.').next().unwrap_or_default();
-        not_common.iter().any(|field| field == top) && not_served.iter().all(|(field, _)| path != field)
-    });
+    let (own, common, mut ignored) = crate::api::read_two::<T, Common>(body)?;
+    ignored.retain(|path| not_served.iter().all(|(field, _)| path != field));
     Ok((common, own, ignored))
 }
 
