@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ApiError;
 use crate::api::Encoder;
@@ -128,7 +128,7 @@ fn frames<S: Deltas>(
     async_stream::stream! {
         let _kept = kept;
         let mut next = first;
-        let mut deadline = Instant::now() + quiet;
+        let mut silence = std::pin::pin!(sleep(quiet));
         loop {
             let mut frames = Vec::with_capacity(FRAMES);
             let (is_ping, goes_on) = match next {
@@ -140,13 +140,17 @@ fn frames<S: Deltas>(
                 }
             };
             if is_ping || !frames.is_empty() {
-                deadline = Instant::now() + quiet;
+                silence.as_mut().reset(Instant::now() + quiet);
                 yield Bytes::from(frames);
             }
             if !goes_on {
                 break;
             }
-            next = timeout_at(deadline, deltas.recv()).await.map_or(Next::Nothing, Next::Step);
+            next = tokio::select! {
+                biased;
+                step = deltas.recv() => Next::Step(step),
+                () = &mut silence => Next::Nothing,
+            };
         }
     }
 }

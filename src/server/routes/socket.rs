@@ -9,7 +9,7 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::generate::{NotStarted, Started, start};
 use crate::api::ErrorKind;
@@ -150,13 +150,22 @@ fn reason(not_started: NotStarted) -> String {
 /// Passes tokens on and control frames back until the generation ends.
 async fn drive(socket: &mut Socket, mut started: Started) -> Result<(), Gone> {
     let control = started.deltas.control();
-    let mut quiet = Instant::now() + QUIET;
+    let mut silence = std::pin::pin!(sleep(QUIET));
     loop {
         tokio::select! {
+            biased;
+            // First, so that a client can stop what comes without a pause. Leaving this function drops the stream, which
+            // cancels the generation.
+            frame = socket.next_text() => match ControlFrame::parse(frame?.as_str()) {
+                Ok(ControlFrame { stop: true, .. }) => control.cancel(),
+                Ok(ControlFrame { temperature: Some(temperature), .. }) => control.set_temperature(temperature),
+                Ok(_) => {}
+                Err(reason) => socket.send(error_frame(&reason)).await?,
+            },
             delta = started.deltas.recv() => match delta {
                 Some(Ok(Delta::Content(text))) => {
                     socket.send(text).await?;
-                    quiet = Instant::now() + QUIET;
+                    silence.as_mut().reset(Instant::now() + QUIET);
                 }
                 // Its answer is all text.
                 Some(Ok(Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_))) => {}
@@ -164,16 +173,9 @@ async fn drive(socket: &mut Socket, mut started: Started) -> Result<(), Gone> {
                 Some(Err(error)) => return socket.send(error_frame(&error.to_string())).await,
                 None => return Ok(()),
             },
-            // Leaving this function drops the stream, which cancels the generation.
-            frame = socket.next_text() => match ControlFrame::parse(frame?.as_str()) {
-                Ok(ControlFrame { stop: true, .. }) => control.cancel(),
-                Ok(ControlFrame { temperature: Some(temperature), .. }) => control.set_temperature(temperature),
-                Ok(_) => {}
-                Err(reason) => socket.send(error_frame(&reason)).await?,
-            },
-            () = tokio::time::sleep_until(quiet) => {
+            () = &mut silence => {
                 socket.frames.send(Message::Ping(Bytes::new())).await.map_err(|_| Gone)?;
-                quiet = Instant::now() + QUIET;
+                silence.as_mut().reset(Instant::now() + QUIET);
             }
         }
     }
