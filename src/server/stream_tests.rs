@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep};
 
-use super::{Choices, Deltas, Next, frames};
+use super::{Choices, Deltas, Next, QUIET, frames};
 use crate::api::{Encoder, anthropic, ollama, openai, shimmy};
 use crate::engine::{FinishReason, Summary, Timings, Usage};
 use crate::runner::{Delta, RunnerError, ToolCallDelta};
@@ -34,10 +35,9 @@ impl Deltas for Said {
 fn body(
     encoder: impl Encoder + 'static,
     first: Next,
-    quiet: Duration,
 ) -> (UnboundedSender<Item>, Pin<Box<dyn Stream<Item = String> + Send>>) {
     let (say, said) = unbounded_channel();
-    let frames = frames(Choices::from(vec![Said(said)]), first, encoder, quiet, ());
+    let frames = frames(Choices::from(vec![Said(said)]), first, encoder, QUIET, ());
     (say, Box::pin(frames.map(|bytes| String::from_utf8(bytes.to_vec()).expect("text"))))
 }
 
@@ -46,18 +46,18 @@ fn done() -> Item {
     Ok(Delta::Done(Summary { reason: FinishReason::Eos, stop: None, seed: 1, usage, timings: Timings::default() }))
 }
 
-/// Short: it passes as soon as nothing is there. And one that never does.
-const SHORT: Duration = Duration::from_millis(1);
-const LONG: Duration = Duration::from_secs(3600);
-
+/// One whose clock stands still while there is something to do, and else goes on to the next timer at once.
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
 }
+
+/// Not long enough for a ping; twice it is.
+const PAUSE: Duration = Duration::from_secs(QUIET.as_secs() * 2 / 3);
 
 #[test]
 fn a_silent_stream_pings_until_something_is_said() {
     runtime().block_on(async {
-        let (say, mut body) = body(shimmy::SseEncoder::default(), Next::Nothing, SHORT);
+        let (say, mut body) = body(shimmy::SseEncoder::default(), Next::Nothing);
         for _ in 0..3 {
             assert_eq!(body.next().await.as_deref(), Some(": ping\n\n"));
         }
@@ -76,12 +76,15 @@ fn a_silent_stream_pings_until_something_is_said() {
 fn a_stream_that_talks_does_not_ping() {
     runtime().block_on(async {
         let first = Next::Step(Some((0, Ok(Delta::Content("a".into())))));
-        let (say, body) = body(shimmy::SseEncoder::default(), first, LONG);
-        for item in [Ok(Delta::Content("b".into())), done()] {
-            say.send(item).expect("it listens");
-        }
-        drop(say);
-        assert_eq!(body.collect::<String>().await, "data: a\n\ndata: b\n\ndata: [DONE]\n\n");
+        let (say, body) = body(shimmy::SseEncoder::default(), first);
+        let talk = async move {
+            for item in [Ok(Delta::Content("b".into())), Ok(Delta::Content("c".into())), done()] {
+                sleep(PAUSE).await;
+                say.send(item).expect("it listens");
+            }
+        };
+        let (said, ()) = tokio::join!(body.collect::<String>(), talk);
+        assert_eq!(said, "data: a\n\ndata: b\n\ndata: c\n\ndata: [DONE]\n\n");
     });
 }
 
@@ -89,10 +92,16 @@ fn a_stream_that_talks_does_not_ping() {
 #[test]
 fn deltas_that_show_nothing_do_not_put_the_ping_off() {
     runtime().block_on(async {
-        let call = Delta::ToolCall(ToolCallDelta { name: Some("f".into()), ..ToolCallDelta::default() });
-        let first = Next::Step(Some((0, Ok(call))));
-        let (say, mut body) = body(ollama::ChatEncoder::new("m".into(), 0.0), first, SHORT);
-        let ping = body.next().await.expect("a line");
+        let call = || Delta::ToolCall(ToolCallDelta { name: Some("f".into()), ..ToolCallDelta::default() });
+        let first = Next::Step(Some((0, Ok(call()))));
+        let (say, mut body) = body(ollama::ChatEncoder::new("m".into(), 0.0), first);
+        let (start, talk) = (Instant::now(), async {
+            sleep(PAUSE).await;
+            say.send(Ok(call())).expect("it listens");
+        });
+        let (ping, ()) = tokio::join!(body.next(), talk);
+        assert!(start.elapsed() < 2 * PAUSE, "{:?}", start.elapsed());
+        let ping = ping.expect("a line");
         let ping: serde_json::Value = serde_json::from_str(&ping).expect("JSON");
         assert_eq!((&ping["message"]["content"], &ping["done"]), (&"".into(), &false.into()));
         say.send(done()).expect("it listens");
