@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::common::without_nulls;
 use crate::api::{BadRequest, from_value_noting_ignored, is_empty, schema};
-use crate::library::pull::Digest;
+use crate::library::pull::{Digest, Recipe};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(
@@ -58,13 +58,8 @@ const NOT_SERVED: &[(&str, &str)] = &[
 pub struct CreateRequest {
     pub name: String,
     pub from: Option<String>,
-    pub files: BTreeMap<String, Digest>,
-    pub adapters: BTreeMap<String, Digest>,
-    pub template: Option<String>,
-    pub system: Option<String>,
-    pub parameters: Map<String, Value>,
-    pub messages: Vec<Value>,
-    pub licenses: Vec<String>,
+    /// Without its base, which `from` names.
+    pub recipe: Recipe,
     pub streams: bool,
     /// Paths of the fields that are passed over.
     pub ignored: Vec<String>,
@@ -99,9 +94,8 @@ impl CreateRequest {
             Some(Licenses::One(text)) => vec![text],
             Some(Licenses::Many(texts)) => texts,
         };
-        Ok(Self {
-            name,
-            from,
+        let recipe = Recipe {
+            base: None,
             files,
             adapters: digests("adapters", fields.adapters)?,
             template: fields.template.filter(named),
@@ -109,9 +103,8 @@ impl CreateRequest {
             parameters: fields.parameters.unwrap_or_default(),
             messages: fields.messages.unwrap_or_default(),
             licenses: licenses.into_iter().filter(named).collect(),
-            streams: fields.stream.unwrap_or(true),
-            ignored,
-        })
+        };
+        Ok(Self { name, from, recipe, streams: fields.stream.unwrap_or(true), ignored })
     }
 }
 
@@ -143,7 +136,7 @@ mod tests {
         let read = read(body).expect("it is served");
         assert_eq!((read.name.as_str(), read.from.as_deref(), read.streams), ("mine", None, false));
         assert_eq!(
-            (read.files.len(), read.system.as_deref(), read.licenses.as_slice()),
+            (read.recipe.files.len(), read.recipe.system.as_deref(), read.recipe.licenses.as_slice()),
             (1, None, &["free".to_owned()][..])
         );
         assert_eq!(read.ignored, ["insecure"]);

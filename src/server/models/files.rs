@@ -112,8 +112,7 @@ impl Models {
         base: Option<Arc<Found>>,
         tell: &mut dyn FnMut(Made),
     ) -> Result<(), ApiError> {
-        let CreateRequest { files, adapters, template, system, parameters, messages, licenses, .. } = request;
-        let recipe = Recipe { base, files, adapters, template, system, parameters, messages, licenses };
+        let recipe = Recipe { base, ..request.recipe };
         let made = make(self.store()?, name, &recipe, tell).map_err(|error| ApiError::from(&error));
         self.look_again_now();
         made

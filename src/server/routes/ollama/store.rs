@@ -34,7 +34,8 @@ pub(in crate::server) async fn pull(
     if let Source::Ollama(_) = &source {
         let (models, name) = (Arc::clone(&state.models), name.clone());
         if !name.starts_with("ollama:") && blocking(move || is_elsewhere(&models, &name)).await? {
-            return Ok(ignored.noted_in(already_there(streams)));
+            let all = [json!({ "status": "pulling manifest" }), ollama::success()];
+            return Ok(ignored.noted_in(told(streams, futures_util::stream::iter(all.map(Ok))).await?));
         }
     }
     let follower = state.models.fetch(&source)?;
@@ -45,14 +46,6 @@ pub(in crate::server) async fn pull(
 fn is_elsewhere(models: &Models, name: &str) -> Result<bool, ApiError> {
     let Some(status) = models.status(name)? else { return Ok(false) };
     Ok(!models.is_absent(&status) && models.is_called(&status, name) && models.owned(&status).is_err())
-}
-
-fn already_there(streams: bool) -> Response {
-    if !streams {
-        return Json(ollama::success()).into_response();
-    }
-    let all = [json!({ "status": "pulling manifest" }), ollama::success()];
-    lines(futures_util::stream::iter(all))
 }
 
 /// A value a line, up to the first error, which is the last line; or where that is not asked for, the last value alone.
@@ -131,7 +124,7 @@ pub(in crate::server) async fn create(
 ) -> Result<Response, ApiError> {
     let mut request = CreateRequest::from_value(body)?;
     let ignored = Ignored::new(&std::mem::take(&mut request.ignored));
-    Kept::check(&request.parameters, &request.messages).map_err(BadRequest)?;
+    Kept::check(&request.recipe.parameters, &request.recipe.messages).map_err(BadRequest)?;
     let (models, asked) = (Arc::clone(&state.models), request.clone());
     let ready = blocking(move || {
         let name = models.free_name(&asked.name)?;
@@ -168,7 +161,7 @@ fn made(
             let found = blocking(move || models.base(&from)?.ok_or_else(|| models.not_found(&from)));
             base = Some(found.await?);
         }
-        if request.template.as_ref().is_some_and(|template| !is_jinja(template)) {
+        if request.recipe.template.as_ref().is_some_and(|template| !is_jinja(template)) {
             let note = "the template is kept, but answers are made with that of the weights' file: it is not in Jinja";
             yield status(note.into());
         }
