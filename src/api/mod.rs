@@ -203,18 +203,13 @@ pub enum StopList {
     Many(#[schemars(length(max = 64))] Vec<String>),
 }
 
-/// More stop strings than this are a mistake.
-const MAX_STOPS: usize = 64;
-
 impl StopList {
     pub(crate) fn into_vec(self) -> Result<Vec<String>, BadRequest> {
         let list = match self {
             Self::One(stop) => vec![stop],
             Self::Many(stops) => stops,
         };
-        if list.len() > MAX_STOPS {
-            return Err(BadRequest(format!("{} stop strings; at most {MAX_STOPS} are allowed", list.len())));
-        }
+        crate::runner::check_stops(&list).map_err(BadRequest)?;
         Ok(list)
     }
 }

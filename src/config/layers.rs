@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::chat::Message;
 use crate::library::OllamaLayers;
-use crate::runner::{GenerateDefaults, Sampling};
+use crate::runner::{GenerateDefaults, Sampling, check_stops, ollama};
 
 /// What a model's layers say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,9 +17,6 @@ pub struct Kept {
     /// What could not be used, and why.
     pub problems: Vec<String>,
 }
-
-/// More than these are a mistake.
-const MAX_STOPS: usize = 64;
 
 impl Kept {
     /// `has_template` is whether the weights' file brings a template of its own.
@@ -63,14 +60,10 @@ impl Kept {
             "repeat_penalty" => alone.repeat_penalty = Some(number(value)?),
             "frequency_penalty" => alone.frequency_penalty = Some(number(value)?),
             "presence_penalty" => alone.presence_penalty = Some(number(value)?),
-            "top_k" => alone.top_k = Some(u32::try_from(whole(value)?.max(0)).unwrap_or(u32::MAX)),
-            // Negative means the whole context.
-            "repeat_last_n" => alone.repeat_last_n = Some(u32::try_from(whole(value)?).unwrap_or(u32::MAX)),
-            // -1 means that one is drawn.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            "seed" => alone.seed = Some(whole(value)?).filter(|seed| *seed != -1).map(|seed| seed as u32),
-            // Whatever is below 1 means no limit.
-            "num_predict" => self.defaults.max_tokens = u32::try_from(whole(value)?).ok().filter(|limit| *limit > 0),
+            "top_k" => alone.top_k = Some(ollama::top_k(whole(value)?)),
+            "repeat_last_n" => alone.repeat_last_n = Some(ollama::repeat_last_n(whole(value)?)),
+            "seed" => alone.seed = ollama::seed(whole(value)?),
+            "num_predict" => self.defaults.max_tokens = ollama::num_predict(whole(value)?),
             "num_ctx" => {
                 let tokens = u32::try_from(whole(value)?).ok().filter(|tokens| *tokens > 0);
                 self.context_tokens = Some(tokens.ok_or("it must be at least 1")?);
@@ -116,9 +109,7 @@ fn stops(value: &Value) -> Result<Vec<String>, String> {
         }
         _ => return Err(WRONG.into()),
     };
-    if list.len() > MAX_STOPS {
-        return Err(format!("{} stop strings; at most {MAX_STOPS} are possible", list.len()));
-    }
+    check_stops(&list)?;
     Ok(list.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
 

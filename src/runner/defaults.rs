@@ -81,6 +81,45 @@ impl Sampling {
     }
 }
 
+/// What the numbers of Ollama's parameters mean.
+pub mod ollama {
+    /// Whatever is below 1 means no limit.
+    #[must_use]
+    pub fn num_predict(n: i64) -> Option<u32> {
+        u32::try_from(n).ok().filter(|limit| *limit > 0)
+    }
+
+    /// -1 means that one is drawn. The lower 32 bits tell the others apart as well.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn seed(n: i64) -> Option<u32> {
+        (n != -1).then_some(n as u32)
+    }
+
+    #[must_use]
+    pub fn top_k(n: i64) -> u32 {
+        u32::try_from(n.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Negative means the whole context.
+    #[must_use]
+    pub fn repeat_last_n(n: i64) -> u32 {
+        u32::try_from(n).unwrap_or(u32::MAX)
+    }
+}
+
+/// More stop strings than this are a mistake.
+const MAX_STOPS: usize = 64;
+
+/// # Errors
+/// Too many of them.
+pub fn check_stops(stops: &[String]) -> Result<(), String> {
+    if stops.len() > MAX_STOPS {
+        return Err(format!("{} stop strings; at most {MAX_STOPS} are allowed", stops.len()));
+    }
+    Ok(())
+}
+
 /// A model's own defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

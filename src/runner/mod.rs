@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::engine::{Measure, TokenId};
 pub use adapters::{adapter_name, adapter_names, listed};
-pub use defaults::{GenerateDefaults, Sampling};
+pub use defaults::{GenerateDefaults, Sampling, check_stops, ollama};
 pub use delta::{Answer, Delta, DeltaStream, ToolCallDelta};
 pub use error::{LoadError, RunnerError};
 pub use free::free_memory;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::api::StopList;
 use crate::api::shimmy::GenerateRequest;
+use crate::runner::ollama;
 
 /// Ollama's names. Its others concern how a model is loaded, which the command line decides here; they have no effect.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -35,22 +36,18 @@ pub(super) struct Options {
 impl Options {
     /// What is absent stays as the request has it.
     pub fn apply(self, request: &mut GenerateRequest) {
-        let clamped = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
         if let Some(limit) = self.num_predict {
-            // Ollama takes everything below 1 for no limit.
-            request.max_tokens = u32::try_from(limit).ok().filter(|limit| *limit > 0);
+            request.max_tokens = ollama::num_predict(limit);
         }
         if let Some(seed) = self.seed {
-            // Ollama's default, which means that one is drawn.
-            request.seed = (seed != -1).then(|| crate::api::seed(seed));
+            request.seed = ollama::seed(seed);
         }
         request.temperature = self.temperature.or(request.temperature);
-        request.top_k = self.top_k.map(clamped).or(request.top_k);
+        request.top_k = self.top_k.map(ollama::top_k).or(request.top_k);
         request.top_p = self.top_p.or(request.top_p);
         request.min_p = self.min_p.or(request.min_p);
         request.typical_p = self.typical_p.or(request.typical_p);
-        request.repeat_last_n =
-            self.repeat_last_n.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).or(request.repeat_last_n);
+        request.repeat_last_n = self.repeat_last_n.map(ollama::repeat_last_n).or(request.repeat_last_n);
         request.repeat_penalty = self.repeat_penalty.or(request.repeat_penalty);
         request.frequency_penalty = self.frequency_penalty.or(request.frequency_penalty);
         request.presence_penalty = self.presence_penalty.or(request.presence_penalty);
