@@ -292,10 +292,10 @@ impl Prompts {
             front.extend(self.tokenize(query, false, false)?);
             front.extend(marks.end.into_iter().chain(marks.separator).map(Token::index));
         }
+        let template = template.map(|template| (template, self.shield().text(query)));
         let pair = |document: &String| {
-            let tokens = if let Some(template) = template {
-                let shield = self.shield();
-                self.tokenize_parts(&rank::fill(template, &shield.text(query), &shield.text(document)))?
+            let tokens = if let Some((template, query)) = &template {
+                self.tokenize_parts(&rank::fill(template, query, &self.shield().text(document)))?
             } else {
                 let document = self.tokenize(document, false, false)?;
                 front.iter().copied().chain(document).chain(marks.end.map(Token::index)).collect()

@@ -38,7 +38,11 @@ pub(in crate::server) async fn add_blob(
     let digest = digest(&name)?;
     let store = state.models.store()?.clone();
     let mut body = body.into_data_stream();
-    if store.has(&digest) {
+    let has = {
+        let (store, digest) = (store.clone(), digest.clone());
+        move || Ok(store.has(&digest))
+    };
+    if blocking(has).await? {
         // A client that still writes when the connection ends sees no answer.
         while body.next().await.is_some_and(|part| part.is_ok()) {}
         return Ok(StatusCode::OK);
