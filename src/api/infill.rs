@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::shimmy::GenerateRequest as Sampling;
-use super::{BadRequest, Encoder, drop_nulls, push_json, read_two};
+use super::{BadRequest, Encoder, drop_nulls, push_event, read_two};
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, GenerateSpec, Infill, InfillFile, Input, RunnerError};
 
@@ -209,12 +209,6 @@ impl InfillEncoder {
     }
 }
 
-fn event(data: &impl Serialize, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    push_json(data, out);
-    out.extend_from_slice(b"\n\n");
-}
-
 impl Encoder for InfillEncoder {
     fn content_type(&self) -> &'static str {
         "text/event-stream"
@@ -222,15 +216,15 @@ impl Encoder for InfillEncoder {
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
         match delta {
-            Delta::Content(text) => event(&Chunk { index: 0, content: text, stop: false }, out),
+            Delta::Content(text) => push_event(&Chunk { index: 0, content: text, stop: false }, out),
             // A text that is continued has no such parts.
             Delta::Reasoning(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => {}
-            Delta::Done(summary) => event(&Infilled::new(&self.model, "", summary), out),
+            Delta::Done(summary) => push_event(&Infilled::new(&self.model, "", summary), out),
         }
     }
 
     fn error(&mut self, error: &RunnerError, out: &mut Vec<u8>) {
-        event(&json!({ "error": error.to_string() }), out);
+        push_event(&json!({ "error": error.to_string() }), out);
     }
 }
 

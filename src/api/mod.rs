@@ -41,6 +41,13 @@ fn push_json(value: &impl serde::Serialize, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends an event of an event stream.
+fn push_event(data: &impl serde::Serialize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"data: ");
+    push_json(data, out);
+    out.extend_from_slice(b"\n\n");
+}
+
 /// What is wrong with a request, in words for its author.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad request: {0}")]

@@ -30,6 +30,16 @@ pub struct Words {
     pub ends: Vec<u32>,
 }
 
+#[cfg(any(test, feature = "stub"))]
+impl Words {
+    /// A token for each byte, and one that ends.
+    #[must_use]
+    pub fn bytes() -> Self {
+        let words = (0..=u8::MAX).map(|byte| vec![byte]).chain([Vec::new()]).collect();
+        Self { words, ends: vec![u32::from(u8::MAX) + 1] }
+    }
+}
+
 /// Compiles constraints, and remembers those that it compiled.
 pub struct Compiler {
     factory: ParserFactory,
@@ -175,9 +185,7 @@ mod tests {
 
     /// A token for each byte, and one that ends.
     fn compiler() -> Compiler {
-        let mut words: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
-        words.push(Vec::new());
-        Compiler::new(Words { words, ends: vec![256] }).expect("a vocabulary")
+        Compiler::new(Words::bytes()).expect("a vocabulary")
     }
 
     /// How much of the text is allowed, and whether it may end there.

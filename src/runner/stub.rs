@@ -225,10 +225,11 @@ impl Runner for StubRunner {
             if let Input::Tokens(tokens) = &spec.input {
                 self.pieces(tokens)?;
             }
-            if let Some(form) = &spec.constraint {
-                forms::filter(self.compiler.get_or_init(bytes), form)?;
-            }
             let prompt = self.tokens(&spec)?;
+            self.engine.fits(&prompt)?;
+            if let Some(form) = &spec.constraint {
+                forms::filter(self.compiler.get_or_init(|| Compiler::new(constrain::Words::bytes())), form)?;
+            }
             let adapters = self.adapters.set(spec.lora.as_deref().unwrap_or_default())?;
             for answer in 0..answers {
                 jobs.push(Job {
@@ -342,12 +343,6 @@ fn adapter_need(path: &Path) -> Result<Bytes, LoadError> {
         return Ok(placement::adapter_bytes(&header, &[]));
     }
     Err(LoadError::Failed(format!("{}: is no LoRA adapter", path.display())))
-}
-
-/// A vocabulary of bytes, and an end.
-fn bytes() -> Result<Compiler, String> {
-    let words = (0..=u8::MAX).map(|byte| vec![byte]).chain([Vec::new()]).collect();
-    Compiler::new(constrain::Words { words, ends: vec![u32::from(u8::MAX) + 1] })
 }
 
 /// Words, each with the space or line break before it, as tokenisers cut.

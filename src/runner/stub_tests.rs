@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread::scope;
 
 use super::StubRunner;
+use crate::constrain::Constraint;
 use crate::engine::EngineAdapter;
 use crate::placement::Bytes;
 use crate::runner::{
@@ -113,4 +114,13 @@ fn streams_go_on_and_change_adapters_while_the_file_of_another_one_is_read() {
         drop(gate);
     });
     assert_eq!(says(&runner, "slow").as_deref(), Ok("[slow@1] one two"));
+}
+
+/// As a model's, which looks for what costs least first.
+#[test]
+fn a_prompt_that_is_too_long_is_refused_before_its_form_is_looked_at() {
+    let mut spec = asked(&"word ".repeat(9000), None);
+    spec.constraint = Some(Constraint::Regex("[".into()));
+    let refused = stub(None).generate_several(&[spec], 1).map(drop);
+    assert!(matches!(refused, Err(RunnerError::PromptTooLong { .. })), "{refused:?}");
 }

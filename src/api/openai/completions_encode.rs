@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::parts::{Head, Usage, finish_reason, finite, push_error};
-use crate::api::{Encoder, push_json};
+use crate::api::{Encoder, push_event};
 use crate::engine::{Summary, TokenLogprob};
 use crate::runner::{Answer, Delta, RunnerError};
 
@@ -53,9 +53,7 @@ impl CompletionEncoder {
             // Where it is asked for, all chunks have the field.
             chunk["usage"] = usage.unwrap_or_default();
         }
-        out.extend_from_slice(b"data: ");
-        push_json(&chunk, out);
-        out.extend_from_slice(b"\n\n");
+        push_event(&chunk, out);
     }
 }
 

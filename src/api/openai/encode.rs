@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::parts::{Head, Usage, logprob, push_error};
 use super::shapes;
-use crate::api::{Encoder, push_json};
+use crate::api::{Encoder, push_event};
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};
 
@@ -75,8 +75,7 @@ impl ChatEncoder {
             // Where it is asked for, all chunks have the field.
             usage: self.include_usage.then_some(usage),
         };
-        push_json(&chunk, out);
-        out.extend_from_slice(b"\n\n");
+        push_event(&chunk, out);
     }
 }
 

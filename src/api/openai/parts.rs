@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::error_body;
-use crate::api::{ErrorKind, push_json, random_id};
+use crate::api::{ErrorKind, push_event, random_id};
 use crate::engine::{FinishReason, TokenLogprob};
 use crate::runner::RunnerError;
 
@@ -39,9 +39,7 @@ pub(super) fn now() -> u64 {
 
 /// The last event of a stream that broke.
 pub(super) fn push_error(error: &RunnerError, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    push_json(&error_body(ErrorKind::ModelFailed, &error.to_string()), out);
-    out.extend_from_slice(b"\n\n");
+    push_event(&error_body(ErrorKind::ModelFailed, &error.to_string()), out);
 }
 
 /// One token's probability, as chats and responses tell it.

@@ -30,6 +30,10 @@ pub(super) fn table_below() -> Table {
     Table { tag: "Ollama, below /ollama", about: "The same paths, where none is shared with shimmy's own API.", routes }
 }
 
+/// How what may have to fetch a model fails.
+const FETCHING: &[ErrorKind] =
+    &[ErrorKind::ModelNotFound, ErrorKind::NotFetched, ErrorKind::NoSpace, ErrorKind::Overloaded];
+
 fn routes() -> Vec<Route> {
     vec![
         get("/", ollama::is_running, "Tell that a server is here").text("text/plain"),
@@ -61,12 +65,7 @@ fn routes() -> Vec<Route> {
             .takes::<ModelRequest>()
             .answers::<Progress>()
             .lines::<Either<Progress, ErrorBody>>()
-            .fails(&[
-                ErrorKind::ModelNotFound,
-                ErrorKind::NotFetched,
-                ErrorKind::NoSpace,
-                ErrorKind::Overloaded,
-            ]),
+            .fails(FETCHING),
         post("/api/copy", ollama::copy, "Give a model another name")
             .takes::<CopyRequest>()
             .nothing(StatusCode::OK, "Done")
@@ -79,12 +78,7 @@ fn routes() -> Vec<Route> {
             .takes::<CreateRequest>()
             .answers::<Progress>()
             .lines::<Either<Progress, ErrorBody>>()
-            .fails(&[
-                ErrorKind::ModelNotFound,
-                ErrorKind::NotFetched,
-                ErrorKind::NoSpace,
-                ErrorKind::Overloaded,
-            ]),
+            .fails(FETCHING),
         post("/api/push", ollama::push, "Publish a model").fails(&[ErrorKind::NotServed]),
         head("/api/blobs/{digest}", ollama::has_blob, "Ask whether a blob is there")
             .nothing(StatusCode::OK, "It is there")
