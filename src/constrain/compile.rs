@@ -19,8 +19,9 @@ const LEXER_STATES: usize = 50_000;
 /// Values in a schema, and patterns for names in one of its objects: llguidance compares each with each.
 const SCHEMA_VALUES: usize = 20_000;
 const NAME_PATTERNS: usize = 32;
-/// White space between two parts of a JSON text. Without an end to it small models write nothing else.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{0,40}";
+/// White space between two parts of a JSON text: a space, or line breaks and what the next line is indented by. Small models
+/// write it for as long as they may, so it is as short as in the grammars that llama.cpp makes of schemas.
+const WHITE_SPACE: &str = r"\x20|(\x0D?\x0A){1,2}[\x20\x09]{0,20}";
 
 /// A model's vocabulary, as bytes.
 pub struct Words {
@@ -222,12 +223,14 @@ mod tests {
             follow(filter.as_mut(), text)
         };
         assert_eq!(check(r#"{"n": 17}"#), (9, true));
-        assert_eq!(check("{ \n \"n\" : 3 }"), (13, true));
+        assert_eq!(check("{\n\t\"n\" : 3\r\n}"), (13, true));
         assert_eq!(check(r#"{"n": 21"#), (7, false), "too large");
         assert_eq!(check(r#"{"m""#), (2, false), "another name");
         assert_eq!(check(r#"{"n": 1"#), (7, false), "not closed");
-        let spaces = format!("{{{}", " ".repeat(60));
-        assert_eq!(check(&spaces).0, 41, "white space comes to an end");
+        for (spaces, allowed) in [("  ", 1), ("\t", 0), (" \n", 1), ("\n\n\n", 2), ("\r\r", 1)] {
+            assert_eq!(check(&format!("{{{spaces}")).0, 1 + allowed, "white space comes to an end: {spaces:?}");
+        }
+        assert_eq!(check(&format!("{{\n\n{}", " ".repeat(60))).0, 23, "so does a line that is empty");
     }
 
     #[test]
