@@ -26,7 +26,7 @@ pub(super) fn only(
     Ok(Some((field, form)))
 }
 
-fn check_size(field: &str, form: &Constraint) -> Result<(), BadRequest> {
+pub(super) fn check_size(field: &str, form: &Constraint) -> Result<(), BadRequest> {
     let (Constraint::Regex(text) | Constraint::Lark(text) | Constraint::Gbnf(text)) = form else { return Ok(()) };
     if text.len() > MOST_BYTES {
         return Err(BadRequest(format!("{field} has {} bytes; at most {MOST_BYTES} are taken", text.len())));

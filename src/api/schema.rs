@@ -52,8 +52,13 @@ impl JsonSchema for ToolCall {
                     },
                     "required": ["name"],
                 },
+                "custom": {
+                    "description": "In place of `function`.",
+                    "type": "object",
+                    "properties": { "name": { "type": "string" }, "input": { "type": "string" } },
+                    "required": ["name", "input"],
+                },
             },
-            "required": ["function"],
         })
     }
 }

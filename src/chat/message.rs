@@ -1,6 +1,7 @@
 //! A turn of a conversation.
 
 use schemars::JsonSchema;
+use serde::de::Error;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -91,7 +92,8 @@ impl<'de> Deserialize<'de> for ToolCall {
         struct Call {
             #[serde(default)]
             id: String,
-            function: Called,
+            function: Option<Called>,
+            custom: Option<Custom>,
         }
         #[derive(Deserialize)]
         struct Called {
@@ -99,7 +101,17 @@ impl<'de> Deserialize<'de> for ToolCall {
             #[serde(default)]
             arguments: Value,
         }
-        let Call { id, function } = Call::deserialize(deserializer)?;
+        /// OpenAI's tools that take a text: a function with one argument.
+        #[derive(Deserialize)]
+        struct Custom {
+            name: String,
+            input: String,
+        }
+        let Call { id, function, custom } = Call::deserialize(deserializer)?;
+        if let Some(Custom { name, input }) = custom {
+            return Ok(Self { id, name, arguments: serde_json::json!({ "input": input }).to_string() });
+        }
+        let function = function.ok_or_else(|| D::Error::missing_field("function"))?;
         // Some clients send the arguments as JSON, others as the text of it.
         let arguments = match function.arguments {
             Value::String(text) if text.trim().is_empty() => "{}".into(),

@@ -184,7 +184,6 @@ mod tests {
     use super::{Compiler, Constraint, TokenFilter, Words};
     use serde_json::json;
 
-    /// A token for each byte, and one that ends.
     fn compiler() -> Compiler {
         Compiler::new(Words::bytes()).expect("a vocabulary")
     }

@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::custom::Customs;
 use super::fields::{self, AsksForNothing, Common};
-use super::tools::{self, ResponseFormat, ToolChoiceField, ToolField};
+use super::tools::{self, Offer, ResponseFormat, ToolChoiceField, ToolField};
 use super::turn::Turn;
 use crate::api::shimmy::StreamOptions;
 use crate::api::{BadRequest, is_empty};
@@ -48,6 +49,8 @@ pub struct ChatRequest {
     #[schemars(flatten)]
     fields: Fields,
     #[schemars(skip)]
+    offer: Offer,
+    #[schemars(skip)]
     choices: u32,
     /// Paths of the fields that are passed over, e.g. `user`, `messages.0.name`.
     #[schemars(skip)]
@@ -70,11 +73,18 @@ impl ChatRequest {
     /// # Errors
     /// The first field that is missing, of a wrong type, or asks for what is not served.
     pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
-        let (common, fields, mut ignored) = fields::read::<Fields>(&mut body, NOT_SERVED)?;
+        let (common, mut fields, mut ignored) = fields::read::<Fields>(&mut body, NOT_SERVED)?;
         let named = fields.messages.iter().enumerate().filter(|(_, turn)| turn.ignores_name());
         ignored.extend(named.map(|(index, _)| format!("messages.{index}.name")));
         let choices = fields::choices(fields.n, 1)?;
-        Ok(Self { common, fields, choices, ignored })
+        let offer = tools::offer(std::mem::take(&mut fields.tools), fields.tool_choice.take())?;
+        Ok(Self { common, fields, offer, choices, ignored })
+    }
+
+    /// Those whose calls are told in another way.
+    #[must_use]
+    pub fn custom_tools(&self) -> Customs {
+        self.offer.custom.clone()
     }
 
     #[must_use]
@@ -96,30 +106,30 @@ impl ChatRequest {
     /// # Errors
     /// What is out of range, or is no text.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
-        let Self { mut common, mut fields, .. } = self;
-        let chat = chat_options(&mut fields)?;
+        let Self { mut common, mut fields, offer, .. } = self;
+        let custom = offer.custom.clone();
+        let mut chat = chat_options(&mut fields, offer)?;
         let format = fields.response_format.take();
         let format = tools::constraint(format, "response_format", "response_format.json_schema.schema")?;
-        let constraint = common.form(format, "response_format", &chat)?;
+        let mut constraint = common.form(format, "response_format", &chat)?;
         let logprobs = logprobs(&fields)?;
         if fields.messages.is_empty() {
             return Err(BadRequest("`messages` is empty".into()));
         }
         let messages = fields.messages.into_iter().enumerate().map(|(index, turn)| turn.into_message(index));
-        let input = Input::Messages(messages.collect::<Result<_, _>>()?);
-        let spec = common.into_spec(input, fields.max_completion_tokens.or(fields.max_tokens))?;
+        let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
+        custom.force(&mut messages, &mut chat, &mut constraint);
+        let spec = common.into_spec(Input::Messages(messages), fields.max_completion_tokens.or(fields.max_tokens))?;
         Ok(GenerateSpec { chat, constraint, logprobs, ..spec })
     }
 }
 
-fn chat_options(fields: &mut Fields) -> Result<ChatOptions, BadRequest> {
-    let tools = tools::tools(std::mem::take(&mut fields.tools))?;
-    let tool_choice = tools::tool_choice(fields.tool_choice.take(), &tools)?;
+fn chat_options(fields: &mut Fields, offer: Offer) -> Result<ChatOptions, BadRequest> {
     let mut template_args = std::mem::take(&mut fields.chat_template_kwargs);
     let thinking = fields::thinking(fields.reasoning_effort.as_deref(), "reasoning_effort", &mut template_args)?;
     Ok(ChatOptions {
-        tools,
-        tool_choice,
+        tools: offer.tools,
+        tool_choice: offer.choice,
         parallel_tool_calls: fields.parallel_tool_calls.unwrap_or(true),
         thinking,
         template_args,
@@ -188,6 +198,19 @@ mod tests {
         assert_eq!(unknown, "tool_choice names \"g\", which is not among `tools`");
         assert!(spec(json!({ "tool_choice": "required" })).is_err());
         assert!(spec(json!({ "tools": [{ "type": "web_search" }] })).expect_err("no function").contains("web_search"));
+        let allowed = |mode: &str, name: &str| {
+            let among = json!([{ "type": "function", "function": { "name": name } }]);
+            let other = json!({ "type": "function", "function": { "name": "g" } });
+            let choice = json!({ "type": "allowed_tools", "allowed_tools": { "mode": mode, "tools": among } });
+            spec(json!({ "tools": [tools[0], other], "tool_choice": choice })).map(|spec| spec.chat)
+        };
+        let one = allowed("required", "f").expect("it is there");
+        assert_eq!((one.tools.len(), one.tools[0].name.as_str(), one.tool_choice), (1, "f", ToolChoice::Required));
+        assert_eq!(
+            allowed("auto", "h").expect_err("not there"),
+            "tool_choice allows \"h\", which is not among `tools`"
+        );
+
         let both = spec(json!({ "tools": tools, "response_format": { "type": "json_object" } })).expect_err("unclear");
         assert!(both.contains("tool_choice"), "{both}");
 
@@ -199,6 +222,29 @@ mod tests {
         let Input::Messages(turns) = spec(json!({ "messages": turns })).expect("it is served").input else { panic!() };
         assert_eq!(turns[0].tool_calls, [ToolCall { id: "1".into(), name: "f".into(), arguments: "{}".into() }]);
         assert_eq!((turns[0].reasoning_content.as_deref(), turns[1].tool_call_id.as_deref()), (Some("hm"), Some("1")));
+    }
+
+    #[test]
+    fn custom_tools_are_functions_of_a_text() {
+        let with = |format, choice: serde_json::Value| {
+            let tool = json!({ "type": "custom", "custom": { "name": "c", "description": "Runs.", "format": format } });
+            spec(json!({ "tools": [tool], "tool_choice": choice }))
+        };
+        let named = json!({ "type": "custom", "custom": { "name": "c" } });
+        let plain = with(json!({ "type": "text" }), named.clone()).expect("it is there").chat;
+        let parameters = |input| json!({ "type": "object", "properties": { "input": input }, "required": ["input"], "additionalProperties": false });
+        assert_eq!(plain.tools[0].parameters, parameters(json!({ "type": "string" })));
+        assert_eq!(plain.tool_choice, ToolChoice::Named("c".into()));
+        let grammar = |syntax| json!({ "type": "grammar", "grammar": { "syntax": syntax, "definition": "a" } });
+        let regex = with(grammar("regex"), json!("required")).expect("the call must happen").chat;
+        assert_eq!(regex.tools[0].parameters, parameters(json!({ "type": "string", "pattern": "^(?:a)$" })));
+        let lark = with(grammar("lark"), named).expect("the call must happen");
+        assert_eq!((lark.constraint, lark.chat.tool_choice), (Some(Constraint::Lark("a".into())), ToolChoice::None));
+        let Input::Messages(turns) = lark.input else { panic!("messages") };
+        assert_eq!((turns[0].role, turns.len()), (Role::System, 2));
+        assert!(turns[0].content.contains("\"c\"") && turns[0].content.ends_with("Runs."), "{}", turns[0].content);
+        let may = with(grammar("lark"), json!("auto")).expect_err("nothing would hold the model to it");
+        assert!(may.contains("grammar of the custom tool \"c\""), "{may}");
     }
 
     #[test]

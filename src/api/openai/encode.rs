@@ -1,12 +1,16 @@
 //! OpenAI's answers: chunks of an event stream, and the whole body.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::custom::{InputReader, begin};
 use super::parts::{Head, Usage, logprob, push_error};
 use super::shapes;
 use crate::api::{Encoder, push_event};
+use crate::chat::ToolCall;
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};
 
@@ -27,7 +31,11 @@ pub struct ChatEncoder {
 struct Progress {
     begun: bool,
     calls: bool,
+    /// Of the call that has begun, where it is one of a custom tool.
+    input: Option<InputReader>,
     done: bool,
+    /// The number of that call.
+    index: usize,
     /// Of tokens whose text is yet to come.
     logprobs: Vec<Value>,
 }
@@ -53,6 +61,37 @@ impl ChatEncoder {
         self.choice(delta, logprobs, finish_reason, out);
     }
 
+    fn call(&mut self, call: &ToolCallDelta, out: &mut Vec<u8>) {
+        let mut call = Cow::Borrowed(call);
+        if let Some(name) = &call.name {
+            self.end_call(out);
+            self.choices[self.current].input = self.head.custom.reader(name);
+        }
+        let progress = &mut self.choices[self.current];
+        progress.calls = true;
+        if let Some(reader) = &mut progress.input {
+            let text = reader.more(&call.arguments);
+            if text.is_empty() && call.name.is_none() {
+                return;
+            }
+            progress.index = call.index;
+            call.to_mut().arguments = text;
+        }
+        let piece = CallPiece::of(&call, progress.input.is_some());
+        self.chunk(Piece { tool_calls: Some([piece]), ..Piece::default() }, None, out);
+    }
+
+    /// Tells what was held back of a custom tool's call.
+    fn end_call(&mut self, out: &mut Vec<u8>) {
+        let progress = &mut self.choices[self.current];
+        let Some(arguments) = progress.input.take().map(|mut reader| reader.end()).filter(|text| !text.is_empty())
+        else {
+            return;
+        };
+        let call = ToolCallDelta { index: progress.index, arguments, ..ToolCallDelta::default() };
+        self.chunk(Piece { tool_calls: Some([CallPiece::of(&call, true)]), ..Piece::default() }, None, out);
+    }
+
     fn choice(
         &self,
         delta: Piece<'_>,
@@ -64,7 +103,6 @@ impl ChatEncoder {
     }
 
     fn event(&self, choices: &[Choice<'_>], usage: Option<Value>, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: ");
         let chunk = Chunk {
             id: &self.head.id,
             object: "chat.completion.chunk",
@@ -89,17 +127,30 @@ impl Encoder for ChatEncoder {
     }
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
+        if let Some(name) = self.head.custom.raw() {
+            let begun = self.choices[self.current].calls;
+            let call = match delta {
+                Delta::Content(text) if begun => {
+                    Some(ToolCallDelta { arguments: text.to_string(), ..ToolCallDelta::default() })
+                }
+                Delta::Content(text) => Some(begin(name, text)),
+                Delta::Done(_) if !begun => Some(begin(name, "")),
+                _ => None,
+            };
+            if let Some(call) = call {
+                self.call(&call, out);
+            }
+        }
         match delta {
+            Delta::Content(_) if self.head.custom.raw().is_some() => {}
             Delta::Content(text) => self.chunk(Piece { content: Some(Some(text)), ..Piece::default() }, None, out),
             Delta::Reasoning(text) => {
                 self.chunk(Piece { reasoning_content: Some(text), ..Piece::default() }, None, out);
             }
-            Delta::ToolCall(call) => {
-                self.choices[self.current].calls = true;
-                self.chunk(Piece { tool_calls: Some([CallPiece::of(call)]), ..Piece::default() }, None, out);
-            }
+            Delta::ToolCall(call) => self.call(call, out),
             Delta::Logprobs(tokens) => self.choices[self.current].logprobs.extend(tokens.iter().map(logprob)),
             Delta::Done(summary) => {
+                self.end_call(out);
                 let reason = finish_reason(summary.reason, self.choices[self.current].calls);
                 self.chunk(Piece::default(), Some(reason), out);
                 self.choices[self.current].done = true;
@@ -169,7 +220,10 @@ struct CallPiece<'a> {
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<&'static str>,
-    function: FunctionPiece<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<FunctionPiece<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom: Option<CustomPiece<'a>>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -180,13 +234,24 @@ struct FunctionPiece<'a> {
     arguments: &'a str,
 }
 
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "openai.CustomDelta")]
+struct CustomPiece<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    input: &'a str,
+}
+
 impl<'a> CallPiece<'a> {
-    fn of(call: &'a ToolCallDelta) -> Self {
+    /// Where the tool is a custom one, the arguments are its text.
+    fn of(call: &'a ToolCallDelta, custom: bool) -> Self {
+        let (name, text) = (call.name.as_deref(), call.arguments.as_str());
         Self {
             index: call.index,
             id: call.id.as_deref(),
-            r#type: call.id.as_ref().map(|_| "function"),
-            function: FunctionPiece { name: call.name.as_deref(), arguments: &call.arguments },
+            r#type: call.id.as_ref().map(|_| if custom { "custom" } else { "function" }),
+            function: (!custom).then_some(FunctionPiece { name, arguments: text }),
+            custom: custom.then_some(CustomPiece { name, input: text }),
         }
     }
 }
@@ -197,13 +262,14 @@ pub fn chat_body(head: &Head, answers: &[(Answer, Summary)]) -> Value {
     let mut sum = Usage::default();
     let mut choices = Vec::with_capacity(answers.len());
     for (index, (answer, summary)) in answers.iter().enumerate() {
+        let calls = calls(head, answer);
         sum.add(&summary.usage, index == 0);
         let logprobs: Vec<Value> = answer.logprobs.iter().map(logprob).collect();
         choices.push(json!({
             "index": index,
-            "message": message(answer),
+            "message": message(answer, head.custom.raw().is_none(), &calls),
             "logprobs": (!logprobs.is_empty()).then(|| json!({ "content": logprobs, "refusal": null })),
-            "finish_reason": finish_reason(summary.reason, !answer.tool_calls.is_empty()),
+            "finish_reason": finish_reason(summary.reason, !calls.is_empty()),
         }));
     }
     json!({
@@ -218,14 +284,27 @@ pub fn chat_body(head: &Head, answers: &[(Answer, Summary)]) -> Value {
     })
 }
 
-fn message(answer: &Answer) -> Value {
-    let text = (!answer.text.is_empty() || answer.tool_calls.is_empty()).then_some(answer.text.as_str());
+fn calls(head: &Head, answer: &Answer) -> Vec<Value> {
+    if let Some(name) = head.custom.raw() {
+        let call = begin(name, &answer.text);
+        return vec![json!({ "id": call.id, "type": "custom", "custom": { "name": name, "input": answer.text } })];
+    }
+    let told = |call: &ToolCall| match head.custom.input(&call.name, &call.arguments) {
+        Some(input) => json!({ "id": call.id, "type": "custom", "custom": { "name": call.name, "input": input } }),
+        None => json!(call),
+    };
+    answer.tool_calls.iter().map(told).collect()
+}
+
+/// `is_text` where the answer's text is not that of a call.
+fn message(answer: &Answer, is_text: bool, calls: &[Value]) -> Value {
+    let text = (is_text && (!answer.text.is_empty() || calls.is_empty())).then_some(answer.text.as_str());
     let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
     if !answer.reasoning.is_empty() {
         message["reasoning_content"] = answer.reasoning.as_str().into();
     }
-    if !answer.tool_calls.is_empty() {
-        message["tool_calls"] = json!(answer.tool_calls);
+    if !calls.is_empty() {
+        message["tool_calls"] = json!(calls);
     }
     message
 }

@@ -3,6 +3,7 @@
 mod chat;
 mod completions;
 mod completions_encode;
+mod custom;
 mod embeddings;
 mod encode;
 mod error;
@@ -18,6 +19,7 @@ mod turn;
 pub use chat::ChatRequest;
 pub use completions::{CompletionRequest, Echo};
 pub use completions_encode::{CompletionEncoder, completion_body};
+pub use custom::Customs;
 pub use embeddings::{EmbedRequest, embed_body};
 pub use encode::{ChatEncoder, Chunk, chat_body};
 pub use error::error_body;

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::custom::Customs;
 use super::error_body;
 use crate::api::{ErrorKind, push_event, random_id};
 use crate::engine::{FinishReason, TokenLogprob};
@@ -16,13 +17,20 @@ pub struct Head {
     pub(super) created: u64,
     pub(super) model: String,
     pub(super) fingerprint: String,
+    pub(super) custom: Customs,
 }
 
 impl Head {
     /// Of a chat's answer. `fingerprint` stands for the program that computes.
     #[must_use]
     pub fn chat(model: String, fingerprint: String) -> Self {
-        Self { id: random_id("chatcmpl-"), created: now(), model, fingerprint }
+        Self { id: random_id("chatcmpl-"), created: now(), model, fingerprint, custom: Customs::default() }
+    }
+
+    /// Of an answer that may call these.
+    #[must_use]
+    pub fn with(self, custom: Customs) -> Self {
+        Self { custom, ..self }
     }
 
     /// Of the continuations of a text.

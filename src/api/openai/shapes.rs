@@ -109,12 +109,18 @@ pub struct ChatMessage {
 
 /// A tool that the model wants to be run.
 #[derive(JsonSchema)]
-#[schemars(rename = "openai.ToolCall")]
-pub struct ToolCall {
-    pub id: String,
-    #[schemars(extend("const" = "function"))]
-    pub r#type: String,
-    pub function: CalledFunction,
+#[schemars(rename = "openai.ToolCall", tag = "type", rename_all = "lowercase")]
+pub enum ToolCall {
+    Function { id: String, function: CalledFunction },
+    Custom { id: String, custom: CalledCustom },
+}
+
+/// A custom tool, which takes a text.
+#[derive(JsonSchema)]
+#[schemars(rename = "openai.CalledCustom")]
+pub struct CalledCustom {
+    pub name: String,
+    pub input: String,
 }
 
 #[derive(JsonSchema)]

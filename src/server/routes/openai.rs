@@ -28,9 +28,9 @@ pub(in crate::server) async fn chat(
     let request = ChatRequest::from_value(body)?;
     let (streams, include_usage) = (request.streams(), request.includes_usage());
     let ignored = Ignored::new(&request.ignored);
-    let choices = request.choices();
+    let (choices, custom) = (request.choices(), request.custom_tools());
     let Started { deltas, lease, model, .. } = start_several(&state, vec![request.into_spec()?], choices).await?;
-    let head = Head::chat(model, system::fingerprint());
+    let head = Head::chat(model, system::fingerprint()).with(custom);
     let response = if streams {
         let encoder = ChatEncoder::new(head, include_usage, deltas.len());
         stream::respond(deltas, lease, encoder).await?

@@ -259,7 +259,7 @@ fn mask(text: &str) -> String {
 /// Ids are drawn at random. The first of a kind becomes `kind_*`, another one `kind_*2`: what refers to an item still does.
 fn mask_ids(mut text: String) -> String {
     const LETTERS: usize = 24;
-    for prefix in ["chatcmpl-", "cmpl-", "msg_", "req_", "resp_", "rs_", "fc_", "fco_"] {
+    for prefix in ["chatcmpl-", "cmpl-", "msg_", "req_", "resp_", "rs_", "fc_", "fco_", "ctc_"] {
         let mut ids: Vec<String> = Vec::new();
         for (at, _) in text.match_indices(prefix) {
             let word = |c: char| c.is_ascii_alphanumeric() || c == '_';

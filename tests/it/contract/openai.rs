@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Case, case, with};
-use crate::support::MODEL;
+use crate::support::{MODEL, Server};
 
 /// A conversation whose answer begins the same on every machine.
 fn fact() -> Value {
@@ -86,6 +86,27 @@ pub(super) fn cases() -> Vec<Case> {
             )
         };
         let forced = || with(script("{\"place\": \"Rome\"}"), json!({ "tools": weather, "tool_choice": "required" }));
+        let custom = json!([weather[0], { "type": "custom", "custom": { "name": "run", "description": "Python", "format": { "type": "text" } } }]);
+        let runs = || {
+            with(
+                script(
+                    "stub:call run {\"input\": \"print(\\\"\\u00e9\\\")\\nx = 1\"} stub:call weather {} stub:call run {}",
+                ),
+                json!({ "tools": custom }),
+            )
+        };
+        let ran = with(
+            runs(),
+            json!({ "messages": [
+                { "role": "assistant", "content": null,
+                  "tool_calls": [{ "id": "call_1", "type": "custom", "custom": { "name": "run", "input": "x = 1" } }] },
+                { "role": "tool", "tool_call_id": "call_1", "content": "it ran" },
+            ] }),
+        );
+        let grammar = json!({ "type": "grammar", "grammar": { "syntax": "lark", "definition": "start: \"a\"" } });
+        let may_run = json!({ "tools": [{ "type": "custom", "custom": { "name": "run", "format": grammar } }] });
+        let among = json!([{ "type": "custom", "custom": { "name": "run" } }]);
+        let allowed = json!({ "type": "allowed_tools", "allowed_tools": { "mode": "required", "tools": among } });
         let thinks = || script("<think> first this </think> then that");
         let streamed = |body| with(body, json!({ "stream": true }));
         cases.extend([
@@ -98,6 +119,14 @@ pub(super) fn cases() -> Vec<Case> {
             chat("openai_tools_stream", streamed(calls())),
             chat("openai_tools_forced", forced()),
             chat("openai_tools_forced_stream", streamed(forced())),
+            chat("openai_custom", runs()),
+            chat("openai_custom_stream", streamed(runs())),
+            chat("openai_custom_result", ran),
+            chat(
+                "openai_custom_allowed",
+                with(script("{\"input\": \"x = 1\"}"), json!({ "tools": custom, "tool_choice": allowed })),
+            ),
+            chat("openai_error_custom_grammar", with(script("x"), may_run)),
             chat("openai_reasoning", thinks()),
             chat("openai_reasoning_stream", streamed(thinks())),
             chat("openai_logprobs_stream", streamed(with(script("one two"), json!({ "logprobs": true })))),
@@ -113,4 +142,44 @@ pub(super) fn cases() -> Vec<Case> {
         ]);
     }
     cases
+}
+
+/// On the stub the answer is the prompt; a model is held to it.
+#[test]
+fn a_custom_tools_text_keeps_to_its_grammar() {
+    let server = Server::start();
+    let ask = |syntax: &str, definition: &str, prompt: &str, stream: bool| {
+        let grammar = json!({ "type": "grammar", "grammar": { "syntax": syntax, "definition": definition } });
+        let tools =
+            json!([{ "type": "custom", "custom": { "name": "say", "description": "Says it.", "format": grammar } }]);
+        let choice = json!({ "type": "custom", "custom": { "name": "say" } });
+        let messages = json!([{ "role": "user", "content": prompt }]);
+        let body = json!({ "messages": messages, "tools": tools, "tool_choice": choice, "stream": stream });
+        server.post("/v1/chat/completions", &with(fact(), with(body, json!({ "max_completion_tokens": 50 }))))
+    };
+    for (syntax, definition, prompt) in
+        [("lark", "start: \"a \\\"b\\\"\"", "a \"b\""), ("regex", "a \"b\"", "{\"input\": \"a \\\"b\\\"\"}")]
+    {
+        let answer = ask(syntax, definition, prompt, false).json();
+        let choice = &answer["choices"][0];
+        let call = &choice["message"]["tool_calls"][0];
+        assert_eq!(
+            (&call["type"], &call["custom"]),
+            (&json!("custom"), &json!({ "name": "say", "input": "a \"b\"" })),
+            "{answer}"
+        );
+        assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&Value::Null, &json!("tool_calls")));
+
+        let stream = ask(syntax, definition, prompt, true).text();
+        let events = stream
+            .split_terminator("\n\n")
+            .filter_map(|event| serde_json::from_str(event.strip_prefix("data: ")?).ok());
+        let deltas: Vec<Value> = events.map(|event: Value| event["choices"][0]["delta"].clone()).collect();
+        let calls: Vec<&Value> =
+            deltas.iter().map(|delta| &delta["tool_calls"][0]).filter(|call| !call.is_null()).collect();
+        assert_eq!((&calls[0]["type"], &calls[0]["custom"]["name"]), (&json!("custom"), &json!("say")), "{stream}");
+        let input: String = calls.iter().filter_map(|call| call["custom"]["input"].as_str()).collect();
+        assert_eq!(input, "a \"b\"", "{stream}");
+        assert!(deltas.iter().all(|delta| delta["content"].as_str().unwrap_or_default().is_empty()), "{stream}");
+    }
 }

@@ -73,6 +73,19 @@ fn on_the_stub() -> Vec<Case> {
             { "type": "function_call_output", "call_id": "call_1", "output": "Rain all day" },
         ] }),
     );
+    let run = json!({ "type": "custom", "name": "run", "description": "Python", "format": { "type": "text" } });
+    let runs = || {
+        let text =
+            "stub:call run {\"input\": \"print(\\\"\\u00e9\\\")\\nx = 1\"} stub:call weather {} stub:call run {}";
+        script(text, json!({ "tools": [tool, run] }))
+    };
+    let ran = script(
+        "",
+        json!({ "tools": [run], "input": [
+            { "type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "run", "input": "x = 1", "status": "completed" },
+            { "type": "custom_tool_call_output", "call_id": "call_1", "output": "It ran" },
+        ] }),
+    );
     let logprobs = json!({ "include": ["message.output_text.logprobs"], "top_logprobs": 1 });
     vec![
         create("responses_completed", script("It is fine.", json!({}))),
@@ -83,6 +96,9 @@ fn on_the_stub() -> Vec<Case> {
         create("responses_tools_named", forced(json!({ "type": "function", "name": "weather" }))),
         stream("responses_tools_required_stream", forced(json!("required"))),
         create("responses_tools_result", second_turn),
+        create("responses_custom", runs()),
+        stream("responses_custom_stream", runs()),
+        create("responses_custom_result", ran),
         create("responses_logprobs", script("one two", logprobs.clone())),
         stream("responses_logprobs_stream", script("one two", logprobs)),
         stream("responses_nothing_stream", script("<think> </think>", json!({}))),
@@ -144,6 +160,28 @@ fn an_answer_is_kept_until_it_is_deleted() {
     assert_eq!((gone.status, &gone.json()["error"]["code"]), (400, &json!("previous_response_not_found")));
     // The later one has a conversation of its own.
     assert_eq!(server.post("/v1/responses", &with(fact(), json!({ "previous_response_id": id(&second) }))).status, 200);
+}
+
+/// On the stub the answer is the prompt; a model is held to it.
+#[test]
+fn a_custom_tools_text_keeps_to_its_grammar() {
+    let server = Server::start();
+    let lark = json!({ "type": "grammar", "syntax": "lark", "definition": "start: \"a \\\"b\\\"\"" });
+    let run = json!({ "type": "custom", "name": "run", "description": "Runs it.", "format": lark });
+    let body = json!({ "model": MODEL, "input": "a \"b\"", "tools": [run], "tool_choice": "required", "stream": true });
+    let stream = server.post("/v1/responses", &body).text();
+    let events = events(&stream);
+    let of = |kind: &str| events.iter().filter(|event| event["type"] == kind).collect::<Vec<_>>();
+    let deltas = of("response.custom_tool_call_input.delta");
+    let input: String = deltas.iter().filter_map(|event| event["delta"].as_str()).collect();
+    let [done] = of("response.custom_tool_call_input.done").try_into().unwrap();
+    assert_eq!((input.as_str(), done["input"].as_str()), ("a \"b\"", Some("a \"b\"")), "{stream}");
+    let [item] = events.last().unwrap()["response"]["output"].as_array().unwrap().clone().try_into().unwrap();
+    assert_eq!(
+        (&item["type"], &item["name"], &item["input"]),
+        (&json!("custom_tool_call"), &json!("run"), &json!("a \"b\""))
+    );
+    assert_eq!((&item["id"], &item["status"]), (&done["item_id"], &json!("completed")));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::head::{Head, State};
 use super::kept::Kept;
+use crate::api::openai::custom::{InputReader, begin};
 use crate::api::openai::parts::logprob;
 use crate::api::{Encoder, push_json, random_id};
 use crate::engine::{FinishReason, Summary};
@@ -32,6 +33,8 @@ struct Open {
     id: String,
     kind: Kind,
     text: String,
+    /// Of a custom tool's call.
+    input: Option<InputReader>,
     logprobs: Vec<Value>,
 }
 
@@ -44,6 +47,8 @@ enum Kind {
         number: usize,
         call_id: String,
         name: String,
+        /// Whether the tool is a custom one, whose text is told and not its arguments.
+        custom: bool,
     },
 }
 
@@ -52,9 +57,10 @@ impl Open {
         let prefix = match kind {
             Kind::Reasoning => "rs_",
             Kind::Message => "msg_",
-            Kind::Call { .. } => "fc_",
+            Kind::Call { custom: false, .. } => "fc_",
+            Kind::Call { custom: true, .. } => "ctc_",
         };
-        Self { id: random_id(prefix), kind, text: String::new(), logprobs: Vec::new() }
+        Self { id: random_id(prefix), kind, text: String::new(), input: None, logprobs: Vec::new() }
     }
 
     fn has_part(&self) -> bool {
@@ -82,6 +88,9 @@ impl Open {
             Kind::Message => {
                 json!({ "id": self.id, "type": "message", "status": status, "role": "assistant", "content": content })
             }
+            Kind::Call { call_id, name, custom: true, .. } => json!({
+                "id": self.id, "type": "custom_tool_call", "status": status, "call_id": call_id, "name": name, "input": self.text,
+            }),
             Kind::Call { call_id, name, .. } => json!({
                 "id": self.id, "type": "function_call", "status": status, "call_id": call_id, "name": name, "arguments": self.text,
             }),
@@ -93,7 +102,8 @@ impl Open {
         match self.kind {
             Kind::Reasoning => ("response.reasoning_text", "text"),
             Kind::Message => ("response.output_text", "text"),
-            Kind::Call { .. } => ("response.function_call_arguments", "arguments"),
+            Kind::Call { custom: false, .. } => ("response.function_call_arguments", "arguments"),
+            Kind::Call { custom: true, .. } => ("response.custom_tool_call_input", "input"),
         }
     }
 }
@@ -176,6 +186,10 @@ impl ResponsesEncoder {
     }
 
     fn close(&mut self, status: &str, out: &mut Vec<u8>) {
+        let held = self.open.as_mut().and_then(|open| open.input.as_mut()).map(InputReader::end);
+        if let Some(held) = held.filter(|held| !held.is_empty()) {
+            self.more(&held, out);
+        }
         let Some(open) = self.open.take() else { return };
         let index = self.output.len();
         let (name, whole) = open.events();
@@ -200,10 +214,23 @@ impl ResponsesEncoder {
 
     fn call(&mut self, call: &ToolCallDelta, out: &mut Vec<u8>) {
         let (call_id, name) = (call.id.clone().unwrap_or_default(), call.name.clone().unwrap_or_default());
-        self.open(Kind::Call { number: call.index, call_id, name }, out);
-        if !call.arguments.is_empty() {
-            self.more(&call.arguments, out);
+        let reader = self.head.custom.reader(&name);
+        self.open(Kind::Call { number: call.index, call_id, name, custom: reader.is_some() }, out);
+        let Some(open) = &mut self.open else { return };
+        open.input = reader.or(open.input.take());
+        let read = open.input.as_mut().map(|reader| reader.more(&call.arguments));
+        let text = read.as_deref().unwrap_or(&call.arguments);
+        if !text.is_empty() {
+            self.more(text, out);
         }
+    }
+
+    /// A text that is what a custom tool is given.
+    fn raw(&mut self, name: &str, text: &str, out: &mut Vec<u8>) {
+        if self.open.is_none() {
+            self.call(&begin(name, ""), out);
+        }
+        self.call(&ToolCallDelta { arguments: text.into(), ..ToolCallDelta::default() }, out);
     }
 
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) {
@@ -232,7 +259,12 @@ impl Encoder for ResponsesEncoder {
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
         self.begin(out);
+        if let (Some(name), Delta::Content(_) | Delta::Done(_)) = (self.head.custom.raw().map(str::to_owned), delta) {
+            let text = if let Delta::Content(text) = delta { text.as_str() } else { "" };
+            self.raw(&name, text, out);
+        }
         match delta {
+            Delta::Content(_) if self.head.custom.raw().is_some() => {}
             Delta::Content(text) if !text.is_empty() => {
                 self.open(Kind::Message, out);
                 self.more(text, out);

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::api::openai::custom::Customs;
 use crate::api::openai::parts::now;
 use crate::api::random_id;
 use crate::engine::{FinishReason, SamplingParams, Summary};
@@ -14,6 +15,7 @@ pub struct Head {
     model: String,
     /// The request, as far as an answer repeats it.
     told: Map<String, Value>,
+    pub(super) custom: Customs,
 }
 
 /// How far a response is.
@@ -25,8 +27,8 @@ pub(super) enum State<'a> {
 }
 
 impl Head {
-    pub(super) fn new(spec: &GenerateSpec, told: Map<String, Value>) -> Self {
-        Self { id: random_id("resp_"), created: now(), model: spec.model.clone(), told }
+    pub(super) fn new(spec: &GenerateSpec, told: Map<String, Value>, custom: Customs) -> Self {
+        Self { id: random_id("resp_"), created: now(), model: spec.model.clone(), told, custom }
     }
 
     /// Tells what the answer is sampled with, where the request left it open.

@@ -58,6 +58,7 @@ pub(super) struct Item {
     call_id: Option<String>,
     name: Option<String>,
     arguments: Option<String>,
+    input: Option<String>,
     output: Option<TextOr<Part>>,
     // An answer's item comes back as it went out.
     #[serde(rename = "id")]
@@ -124,7 +125,13 @@ pub(super) fn add(read: &mut Conversation, item: Item, at: &str) -> Result<(), B
             let call = ToolCall { id, name, arguments };
             read.add(Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") });
         }
-        Some("function_call_output") => {
+        Some("custom_tool_call") => {
+            let (id, name) = (given(item.call_id, at, "call_id")?, given(item.name, at, "name")?);
+            let arguments = json!({ "input": given(item.input, at, "input")? }).to_string();
+            let call = ToolCall { id, name, arguments };
+            read.add(Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") });
+        }
+        Some("function_call_output" | "custom_tool_call_output") => {
             let output = text(given(item.output, at, "output")?, &format!("{at}.output"))?;
             read.result(given(item.call_id, at, "call_id")?, output);
         }
@@ -183,6 +190,8 @@ pub(super) fn listed(input: Value) -> Vec<Value> {
             let prefix = match item["type"].as_str() {
                 Some("function_call") => "fc_",
                 Some("function_call_output") => "fco_",
+                Some("custom_tool_call") => "ctc_",
+                Some("custom_tool_call_output") => "ctco_",
                 Some("reasoning") => "rs_",
                 _ => "msg_",
             };

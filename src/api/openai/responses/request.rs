@@ -10,7 +10,7 @@ use super::kept::Kept;
 use crate::api::conversation::Conversation;
 use crate::api::openai::chat::MAX_TOP_LOGPROBS;
 use crate::api::openai::fields::{self, AsksForNothing, Common};
-use crate::api::openai::tools::{self, FlatTool, ResponseFormat, ToolChoiceField};
+use crate::api::openai::tools::{self, FlatTool, Offer, ResponseFormat, ToolChoiceField};
 use crate::api::{BadRequest, is_empty};
 use crate::chat::{ChatOptions, Message, Role};
 use crate::runner::{GenerateSpec, Input};
@@ -132,10 +132,13 @@ impl ResponsesRequest {
     /// What is out of range, or is no text.
     pub fn into_asked(self, previous: Option<&Kept>) -> Result<Asked, BadRequest> {
         let Self { mut common, mut fields, mut body, .. } = self;
-        let chat = chat_options(&mut fields)?;
+        let tools = std::mem::take(&mut fields.tools).into_iter().map(FlatTool::nested).collect();
+        let offer = tools::offer(tools, fields.tool_choice.take())?;
+        let custom = offer.custom.clone();
+        let mut chat = chat_options(&mut fields, offer)?;
         let format = fields.text.take().and_then(|text| text.format);
         let format = tools::constraint(format, "text.format", "text.format.schema")?;
-        let constraint = common.form(format, "text.format", &chat)?;
+        let mut constraint = common.form(format, "text.format", &chat)?;
         let logprobs = logprobs(&fields)?;
 
         let mut input = previous.map_or_else(Vec::new, Kept::conversation);
@@ -164,26 +167,24 @@ impl ResponsesRequest {
         if read.messages.is_empty() {
             return Err(BadRequest("`input` is empty".into()));
         }
+        custom.force(&mut read.messages, &mut chat, &mut constraint);
         let spec = common.into_spec(Input::Messages(read.messages), fields.max_output_tokens)?;
         let spec = GenerateSpec { chat, constraint, logprobs, ..spec };
         if let Some(new) = body.get_mut("input").map(Value::take) {
             input.extend(items::listed(new));
         }
-        let head = Head::new(&spec, told(body, &fields));
+        let head = Head::new(&spec, told(body, &fields), custom);
         Ok(Asked { spec, head, input })
     }
 }
 
-fn chat_options(fields: &mut Fields) -> Result<ChatOptions, BadRequest> {
-    let tools = std::mem::take(&mut fields.tools).into_iter().map(FlatTool::nested).collect();
-    let tools = tools::tools(tools)?;
-    let tool_choice = tools::tool_choice(fields.tool_choice.take(), &tools)?;
+fn chat_options(fields: &mut Fields, offer: Offer) -> Result<ChatOptions, BadRequest> {
     let mut template_args = std::mem::take(&mut fields.chat_template_kwargs);
     let effort = fields.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
     let thinking = fields::thinking(effort, "reasoning.effort", &mut template_args)?;
     Ok(ChatOptions {
-        tools,
-        tool_choice,
+        tools: offer.tools,
+        tool_choice: offer.choice,
         parallel_tool_calls: fields.parallel_tool_calls.unwrap_or(true),
         thinking,
         template_args,
@@ -399,9 +400,7 @@ mod tests {
         assert!(refused(json!({ "truncation": "auto" })).starts_with("truncation is \"auto\"; "));
         assert!(refused(json!({ "tools": [{ "type": "web_search" }] })).contains("type \"web_search\" are not served"));
         assert!(refused(json!({ "tool_choice": { "type": "function", "name": "g" } })).contains("names \"g\""));
-        assert!(
-            refused(json!({ "tool_choice": { "type": "allowed_tools" } })).contains("\"allowed_tools\" is not served")
-        );
+        assert!(refused(json!({ "tool_choice": { "type": "mcp" } })).contains("\"mcp\" is not served"));
         let format = |format: Value| refused(json!({ "text": { "format": format } }));
         assert_eq!(format(json!({ "type": "json_schema", "name": "x" })), "text.format.schema is missing");
         assert!(format(json!({ "type": "xml" })).starts_with("text.format.type is \"xml\"; "));

@@ -118,6 +118,13 @@ pub enum OutputItem {
         name: String,
         arguments: String,
     },
+    CustomToolCall {
+        id: String,
+        status: Status,
+        call_id: String,
+        name: String,
+        input: String,
+    },
 }
 
 #[derive(JsonSchema)]
@@ -176,6 +183,10 @@ pub enum Event {
     ArgumentsDelta { item_id: String, output_index: usize, delta: String },
     #[schemars(rename = "response.function_call_arguments.done")]
     ArgumentsDone { item_id: String, output_index: usize, arguments: String },
+    #[schemars(rename = "response.custom_tool_call_input.delta")]
+    InputDelta { item_id: String, output_index: usize, delta: String },
+    #[schemars(rename = "response.custom_tool_call_input.done")]
+    InputDone { item_id: String, output_index: usize, input: String },
 }
 
 /// What a kept response was an answer to, as it was sent.
