@@ -4,12 +4,11 @@ import http.server
 import json
 import os
 import threading
-import time
 import unittest
 import urllib.request
 
 from chromium import browser
-from served import started
+from served import metric, started, stops_working
 
 KEY = "sk-secret"
 GENERATE = {"model": "stub-fast", "prompt": "one two three", "stream": True}
@@ -42,15 +41,8 @@ def site():
         server.server_close()
 
 
-def counted(address, name):
-    """Sum of a metric over its labels, 0 where no model has it yet."""
-    request = urllib.request.Request(f"http://{address}/metrics", headers={"authorization": f"Bearer {KEY}"})
-    lines = urllib.request.urlopen(request).read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
-
-
 def requests(address):
-    return counted(address, "shimmy_requests_total")
+    return metric(address, "shimmy_requests_total", KEY)
 
 
 def fetching(address, path="/api/generate", body=GENERATE, **more):
@@ -153,11 +145,7 @@ class Docs(Case):
             page.until("box.querySelector('form').nextElementSibling.textContent.includes('word')")
             page.run("[...box.querySelectorAll('button')].find((one) => one.textContent === 'Stop').click()")
             page.until("box.querySelector('[role=status]').textContent === 'Stopped'")
-            for _ in range(100):
-                if counted(address, "shimmy_cancellations_total") == 1 and counted(address, "shimmy_sequences") == 0:
-                    return
-                time.sleep(0.05)
-            self.fail("the server still works for a page that has stopped")
+            stops_working(address, 0)
 
     def test_where_a_key_is_needed_it_is_asked_for(self):
         with started(os.environ["SHIMMY"], "serve", "--api-key", KEY) as address:

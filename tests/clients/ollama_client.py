@@ -1,5 +1,6 @@
 """Drives `shimmy serve` with Ollama's own Python package: python3 ollama_client.py ADDRESS SHIMMY MODEL.gguf"""
 import asyncio
+import functools
 import importlib.metadata
 import json
 import sys
@@ -9,19 +10,11 @@ import urllib.request
 import httpx
 import ollama
 
-from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, started, stops_working
+from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, says, started, stops_working
 
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 COLD = {"temperature": 0, "num_predict": 32}
-
-
-def fails(status, call):
-    try:
-        call()
-    except ollama.ResponseError as error:
-        assert error.status_code == status, error
-        return error.error
-    raise AssertionError("no error")
+fails = functools.partial(says, ollama.ResponseError)
 
 
 def plain(client):

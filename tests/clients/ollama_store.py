@@ -1,13 +1,12 @@
 """Fetches, makes, copies and deletes models with Ollama's own Python package, from a registry of our own:
 python3 ollama_store.py SHIMMY MODEL.gguf"""
 import asyncio
+import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,8 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import ollama
 
+from served import says, started
+
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 MEDIA = "application/vnd.ollama.image."
+fails = functools.partial(says, ollama.ResponseError)
 
 
 class Registry(ThreadingHTTPServer):
@@ -86,35 +88,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Machine:
-    """A home of its own, the registry, and a server."""
+    """A registry, a server that knows no other, and where that keeps what it fetches."""
 
-    def __init__(self, shimmy, home):
-        self.registry = Registry()
-        self.root = pathlib.Path(home, ".cache/shimmy/models")
-        env = {"PATH": os.environ["PATH"], "HOME": home, "NO_PROXY": "127.0.0.1", "OLLAMA_MODELS": f"{home}/none",
-               "SHIMMY_OLLAMA_REGISTRY": self.registry.url, "SHIMMY_THREADS": os.environ.get("SHIMMY_THREADS", "1")}
-        self.process = subprocess.Popen([shimmy, "serve", "--bind", "127.0.0.1:0", "--drain", "2"],
-                                        stdout=subprocess.PIPE, text=True, env=env, cwd=home)
-        self.address = self.process.stdout.readline().split("http://")[1].split()[0]
-        self.client = ollama.Client(host=f"http://{self.address}")
-        names = [model.model for model in self.client.list().models]
-        self.is_stub = "stub:latest" in names
+    def __init__(self, registry, address, cache):
+        self.registry, self.address, self.root = registry, address, pathlib.Path(cache, "shimmy/models")
+        self.client = ollama.Client(host=f"http://{address}")
 
     def names(self):
-        names = sorted(model.model for model in self.client.list().models)
-        return [name for name in names if not name.startswith("stub")]
+        return sorted(model.model for model in self.client.list().models)
 
     def blobs(self):
         return list(self.root.glob("blobs/*"))
-
-
-def fails(status, call):
-    try:
-        call()
-    except ollama.ResponseError as error:
-        assert error.status_code == status, error
-        return error.error
-    raise AssertionError("no error")
 
 
 def pulling(machine, model):
@@ -259,24 +243,19 @@ def deleting(machine):
 
 
 def main(shimmy, model):
-    model = pathlib.Path(model)
-    with tempfile.TemporaryDirectory() as home:
-        machine = Machine(str(pathlib.Path(shimmy).resolve()), home)
-        try:
-            pulling(machine, model)
-            refusals(machine)
-            interrupted(machine, model)
-            asyncio.run(shared(machine, model))
-            copies(machine)
-            making(machine, model)
-            if not machine.is_stub:
-                answers(machine)
-            deleting(machine)
-        finally:
-            machine.process.terminate()
-            machine.process.wait(timeout=30)
-    told = "" if machine.is_stub else "answers, "
-    print(f"ollama {importlib.metadata.version('ollama')}: pulling, refusals, interrupted, shared, copies, making, {told}"
+    model, registry = pathlib.Path(model), Registry()
+    with tempfile.TemporaryDirectory() as cache, started(
+            shimmy, "serve", "--drain", "2", XDG_CACHE_HOME=cache, SHIMMY_OLLAMA_REGISTRY=registry.url) as address:
+        machine = Machine(registry, address, cache)
+        pulling(machine, model)
+        refusals(machine)
+        interrupted(machine, model)
+        asyncio.run(shared(machine, model))
+        copies(machine)
+        making(machine, model)
+        answers(machine)
+        deleting(machine)
+    print(f"ollama {importlib.metadata.version('ollama')}: pulling, refusals, interrupted, shared, copies, making, answers, "
           "deleting: ok")
 
 

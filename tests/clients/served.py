@@ -25,11 +25,12 @@ def serving(shimmy, model, *options):
 
 
 @contextlib.contextmanager
-def started(shimmy, *arguments):
-    """The address of a server in a home of its own, without a way to a registry."""
+def started(shimmy, *arguments, **variables):
+    """The address of a server in a home of its own, without a way to a registry unless variables of its environment name one."""
     with tempfile.TemporaryDirectory() as home:
         kept = {name: os.environ[name] for name in ("PATH", "SHIMMY_THREADS") if name in os.environ}
-        env = {**kept, "HOME": home, "RUST_LOG": "warn", "HF_ENDPOINT": "http://127.0.0.1:9", "SHIMMY_OLLAMA_REGISTRY": "http://127.0.0.1:9"}
+        env = {**kept, "HOME": home, "RUST_LOG": "warn", "OLLAMA_MODELS": f"{home}/none", "HF_ENDPOINT": "http://127.0.0.1:9",
+               "SHIMMY_OLLAMA_REGISTRY": "http://127.0.0.1:9", **variables}
         command = [pathlib.Path(shimmy).absolute(), *arguments, "--bind", "127.0.0.1:0"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=home)
         try:
@@ -42,11 +43,12 @@ def started(shimmy, *arguments):
             server.stdout.close()
 
 
-def metric(address, name):
-    """Sum of a metric over its labels."""
-    lines = urllib.request.urlopen(f"http://{address}/metrics").read().decode().splitlines()
+def metric(address, name, key="none"):
+    """Sum of a metric over its labels. Before the first request there are none at all."""
+    request = urllib.request.Request(f"http://{address}/metrics", headers={"authorization": f"Bearer {key}"})
+    lines = urllib.request.urlopen(request).read().decode().splitlines()
     values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{")]
-    assert values, f"there is no metric {name}"
+    assert values or not lines, f"there is no metric {name}"
     return sum(values)
 
 
@@ -74,6 +76,13 @@ def raises(kind, call):
     except kind as error:
         return error
     raise AssertionError(f"no {kind.__name__}")
+
+
+def says(kind, status, call):
+    """What a call fails with, in an exception that has a status and a text."""
+    error = raises(kind, call)
+    assert error.status_code == status, error
+    return error.error
 
 
 def embedder():

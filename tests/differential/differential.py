@@ -21,6 +21,9 @@ import urllib.request
 from cases import DIALECTS
 from comparing import Accepted, differences, read
 
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "clients"))
+from served import started
+
 
 def free_port():
     with socket.socket() as s:
@@ -94,10 +97,10 @@ def servers(chosen):
         return
     if "LLAMA_SERVER" not in os.environ:
         sys.exit("differential: error: LLAMA_SERVER must name the other server, llama.cpp's llama-server; or give two addresses")
-    port, other = free_port(), free_port()
-    ours = [chosen.first, "--base-gguf", chosen.second, "--ctx-size", "8192", "serve", "--bind", f"127.0.0.1:{port}", "--model", "default"]
-    theirs = [os.environ["LLAMA_SERVER"], "-m", chosen.second, "-c", "8192", "-np", "1", "--host", "127.0.0.1", "--port", str(other)]
-    with running(ours, port) as here, running(theirs, other) as there:
+    port, model = free_port(), pathlib.Path(chosen.second).absolute()
+    theirs = [os.environ["LLAMA_SERVER"], "-m", model, "-c", "8192", "-np", "1", "--host", "127.0.0.1", "--port", str(port)]
+    ours = started(chosen.first, "--base-gguf", model, "--ctx-size", "8192", "serve", "--model", "default")
+    with ours as here, running(theirs, port) as there:
         yield here, there
 
 

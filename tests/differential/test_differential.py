@@ -7,11 +7,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
-import unittest.mock
 
 from cases import DIALECTS
 from comparing import Accepted, differences, read
-from differential import compare, free_port, running
+from differential import compare, started
 
 HERE = pathlib.Path(__file__).parent
 
@@ -90,12 +89,8 @@ class Rules(unittest.TestCase):
 class Servers(unittest.TestCase):
     """Two servers that answer without a model: the build with the feature `stub`."""
 
-    @contextlib.contextmanager
     def server(self, *arguments):
-        port = free_port()
-        with tempfile.TemporaryDirectory() as home, unittest.mock.patch.dict(os.environ, {"HOME": home}):
-            with running([os.environ["SHIMMY"], "serve", "--bind", f"127.0.0.1:{port}", *arguments], port) as address:
-                yield address
+        return started(os.environ["SHIMMY"], "serve", *arguments)
 
     def test_a_server_is_like_another_one_of_its_kind(self):
         cases = {name: case for dialect in DIALECTS.values() for name, case in dialect.items()}
