@@ -72,7 +72,9 @@ def forms(llm):
 def tools(llm):
     """It cannot force a call; with a tool it must come to an answer all the same."""
     function = 'def weather(city: str) -> str:\n    "Tells the weather of a city."\n    return "sunny"'
-    llm("prompt", "-m", "here", *COLD, "--functions", function, "What is the weather in Paris?")
+    answer = llm("prompt", "-m", "here", *COLD, "--functions", function, "What is the weather in Paris?")
+    logged = json.loads(llm("logs", "-n", "1", "--json"))[0]
+    assert answer == logged["response"].strip() != "" and [tool["name"] for tool in logged["tools"]] == ["weather"], (answer, logged)
 
 
 def embedding(llm, address):

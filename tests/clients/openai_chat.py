@@ -7,7 +7,7 @@ import sys
 import openai
 import pydantic
 
-from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, serving, stops_working
+from served import DIMENSIONS, EMBEDDER, NAME, cancellations, raises, serving, stops_working, tokens
 
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 
@@ -117,8 +117,19 @@ def several(client):
     assert "".join(token.token for token in told.logprobs.content) == told.message.content, told
     for token in told.logprobs.content:
         assert token.top_logprobs[0].token == token.token and len(token.top_logprobs) == 3 and token.logprob <= 0, token
-    first = {"logit_bias": {str(id): -100 for id in (18, 504)}}
-    assert client.chat.completions.create(model=NAME, messages=SUM, temperature=0, max_tokens=4, extra_body=first).choices
+
+
+def biases(client, address):
+    """A token that is pushed up comes alone; the one that would come first, pushed down, does not."""
+    def text(**bias):
+        answer = client.chat.completions.create(model=NAME, messages=SUM, temperature=0, max_tokens=4, logprobs=True, **bias)
+        return [token.token for token in answer.choices[0].logprobs.content]
+
+    first = text()[0]
+    [*_, id] = tokens(address, first)
+    assert text(logit_bias={str(id): -100})[0] != first
+    [*_, id] = tokens(address, " yes")
+    assert text(logit_bias={str(id): 100}) == [" yes"] * 4
 
 
 def again(shimmy, model):
@@ -203,13 +214,14 @@ def main(address, shimmy, model):
     tools(client)
     forms(client)
     several(client)
+    biases(client, address)
     errors(client, address)
     models(client)
     embeddings(client)
     cancelling(client, address)
     asyncio.run(many(address, expected))
     again(shimmy, model)
-    print(f"openai {openai.__version__}: plain, streaming, sampling, tools, forms, several, the same again, errors, models, embeddings, cancelling, many at once: ok")
+    print(f"openai {openai.__version__}: plain, streaming, sampling, tools, forms, several, biases, the same again, errors, models, embeddings, cancelling, many at once: ok")
 
 
 main(*sys.argv[1:])
