@@ -3,6 +3,8 @@ import contextlib
 import http.server
 import json
 import os
+import pathlib
+import re
 import threading
 import unittest
 import urllib.request
@@ -177,6 +179,21 @@ class Pages(Case):
                 self.assertEqual(deleted["status"], 404, deleted)
                 frames = page.run(talking(address, "shimmy", f"bearer.{KEY}"))
                 self.assertEqual(("".join(frames[:-1]), json.loads(frames[-1])["done"]), ("one two three", True), frames)
+
+    def test_the_example_of_the_documentation(self):
+        documentation = pathlib.Path(__file__).parents[2].joinpath("docs/access.md").read_text()
+        [example] = re.findall(r"^```js\n(// A page of .*?)^```$", documentation, re.MULTILINE | re.DOTALL)
+        with site() as port:
+            origin = f"http://app.example:{port}"
+            with started(os.environ["SHIMMY"], "serve", "--api-key", KEY, "--allow-origin", origin) as address:
+                page = self.browser.page()
+                page.visit(origin)
+                told = page.run("""(async () => {
+                    const key = "%s";
+                    %s
+                    return [(await answer.json()).object, await new Promise((done) => { socket.onmessage = ({data}) => done(data); })];
+                })()""" % (KEY, example.replace("127.0.0.1:11435", address).replace('"default"', '"stub-fast"')))
+                self.assertEqual(told, ["chat.completion", "Hi"])
 
     def refused(self, page, address):
         """Nothing that a page can do by itself starts any work."""
