@@ -81,12 +81,12 @@ class Page:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    def until(self, condition):
+    def until(self, condition, seconds=20):
         """Waits until an expression of the page is true."""
         self.run(f"""new Promise((done, fail) => {{
             const begun = performance.now();
             const look = () => ({condition}) ? done()
-              : performance.now() - begun > 20000 ? fail(new Error({json.dumps('never true: ' + condition)})) : setTimeout(look, 20);
+              : performance.now() - begun > {1000 * seconds} ? fail(new Error({json.dumps('never true: ' + condition)})) : setTimeout(look, 20);
             look();
         }})""")
 

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ def told_versions():
     expected = {f"`{name}`": pinned[name] for name in ("langchain-openai", "langchain-anthropic", "langchain-ollama", "llm")}
     expected |= {f"`{name}` (Python)": pinned[name] for name in ("openai", "anthropic", "ollama")}
     expected["`openai` (Node)"] = node["openai"]
+    [expected["`open-webui`"]] = re.findall("^open-webui==(.*)$", HERE.joinpath("../open_webui/requirements.txt").read_text(), re.MULTILINE)
     rows = [line.split(" | ") for line in HERE.joinpath("../../docs/clients.md").read_text().splitlines() if line.startswith("| `")]
     told = {row[0].removeprefix("| "): row[1] for row in rows}
     assert told == expected, f"docs/clients.md names {told}, tested are {expected}"
