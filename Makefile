@@ -1,6 +1,6 @@
 # What people type; the work is in scripts/. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint serve bench bootstrap vendor models test-open-webui test-backends test-revisions bundle vulkan-env clean
+.PHONY: help demo test lint fuzz serve bench bootstrap vendor models test-open-webui test-backends test-revisions bundle vulkan-env clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ vendor: ## fill vendor/llama.cpp with the pinned revision and check it
 models: ## fetch the test models into the cache
 	@scripts/model.py smollm2
 	@scripts/model.py gemma3
+
+fuzz: ## each fuzz target a million times
+	@scripts/test_fuzz.sh 1000000
 
 test-open-webui: bootstrap vendor models ## Open WebUI on a running server, also in a browser
 	@scripts/test_open_webui.sh

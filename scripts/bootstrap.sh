@@ -3,6 +3,7 @@
 #   scripts/bootstrap.sh        tools for building shimmy
 #   scripts/bootstrap.sh lint   rustfmt, clippy and cargo-deny as well
 #   scripts/bootstrap.sh browser   a Chromium as well
+#   scripts/bootstrap.sh fuzz   cargo-fuzz as well
 set -eu
 
 say() { echo "bootstrap: $*" >&2; }
@@ -85,6 +86,18 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+# A version of our own, where `make clean` does not reach and the user's own tools stay as they are.
+cargo_tool() {
+    root="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy/tools/$1-$2"
+    [ -x "$root/bin/$1" ] && return
+    say "building $1 $2 once"
+    # Unoptimised: it does its work in a second anyway, and builds in a third of the time.
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \
+        cargo install --locked --debug --quiet --root "$root" --version "=$2" "$1" >&2 ||
+        die "cargo could not install $1 $2; its message is above"
+}
+
+[ "${1:-}" != fuzz ] || cargo_tool cargo-fuzz 0.13.2
 [ "${1:-}" = lint ] || exit 0
 
 for component in rustfmt clippy; do
@@ -94,13 +107,4 @@ for component in rustfmt clippy; do
     rustup component add "$component" >&2 || die "rustup could not add $component; its message is above"
 done
 
-# A version of our own, where `make clean` does not reach and the user's own tools stay as they are.
-version=0.20.2
-tools="${XDG_CACHE_HOME:-$HOME/.cache}/shimmy/tools"
-if [ ! -x "$tools/cargo-deny-$version/bin/cargo-deny" ]; then
-    say "building cargo-deny $version once"
-    # Unoptimised: it checks our few hundred packages in a second anyway, and builds in a third of the time.
-    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \
-        cargo install --locked --debug --quiet --root "$tools/cargo-deny-$version" --version "=$version" cargo-deny >&2 ||
-        die "cargo could not install cargo-deny $version; its message is above"
-fi
+cargo_tool cargo-deny 0.20.2

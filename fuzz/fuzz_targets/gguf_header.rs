@@ -1,4 +1,4 @@
-//! See `gguf_header` in `src/lib.rs`.
+//! See `gguf_header` in `src/targets.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shimmy_fuzz::gguf_header(bytes));
+libfuzzer_sys::fuzz_target!(init: shimmy_fuzz::write_seeds("gguf_header"), |bytes: &[u8]| shimmy_fuzz::gguf_header(bytes));
