@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Catalog, as_file};
+use super::Catalog;
 use crate::library::nearest;
 use crate::runner::ModelSource;
 
@@ -19,7 +19,7 @@ impl Catalog {
     /// The file that a setting means, a model's name or a path.
     pub(super) fn draft_file(&self, wanted: &str) -> Result<PathBuf, String> {
         if is_path(wanted) {
-            return Ok(as_file(wanted).unwrap_or_else(|| wanted.into()));
+            return Ok(wanted.into());
         }
         let named = self.listed(wanted).and_then(|name| self.models.get(&name));
         match named.map(|model| &model.spec.source) {

@@ -11,6 +11,8 @@ use super::request::SamplingParams;
 const LIKELY: f32 = 0.6;
 /// Fewest tokens that another sequence must have in common to begin from what it holds.
 const WORTH_SHARING: usize = 32;
+/// Most tokens that one pass of the model adds to a sequence: as many guesses as can be asked for, and what follows them.
+const READ_ALONG: usize = 33;
 
 /// A sequence that wants guesses.
 #[derive(Debug)]
@@ -29,8 +31,6 @@ pub(super) struct Drafter<F: Forward> {
     held: Vec<Vec<TokenId>>,
     lanes: Vec<Lane<F::Sampler>>,
     rows: Vec<Row>,
-    /// What the passes for the latest guesses took.
-    took: Duration,
 }
 
 impl<F: Forward> Drafter<F> {
@@ -42,16 +42,17 @@ impl<F: Forward> Drafter<F> {
         let n = forward.shape().n_seq_max as usize;
         let lane = || Ok(Lane { logprobs: Some(0), ..Lane::new(forward.sampler(&greedy, 0, &[], None)?) });
         let lanes = (0..n).map(|_| lane()).collect::<Result<_, String>>()?;
-        Ok(Self { held: vec![Vec::new(); n], lanes, rows: Vec::new(), took: Duration::ZERO, forward })
+        Ok(Self { held: vec![Vec::new(); n], lanes, rows: Vec::new(), forward })
     }
 
-    /// Guesses what follows, and says how long that took. One pass reads what is new of the sequences, as far as it has room;
-    /// each guess takes one more.
+    /// Guesses what follows, and says how long that took; `None` where it had to read more than one pass of the model adds. One
+    /// pass reads what is new of the sequences, as far as it has room; each guess takes one more.
     ///
     /// # Errors
     /// What the model failed with.
-    pub fn draft(&mut self, wanted: &mut [Wanted<'_>]) -> Result<Duration, String> {
-        self.took = Duration::ZERO;
+    pub fn draft(&mut self, wanted: &mut [Wanted<'_>]) -> Result<Option<Duration>, String> {
+        let mut took = Duration::ZERO;
+        let mut behind = false;
         for sequence in wanted.iter() {
             self.align(sequence.seq, sequence.tokens)?;
         }
@@ -60,14 +61,14 @@ impl<F: Forward> Drafter<F> {
         for sequence in wanted.iter() {
             let held = self.held[sequence.seq as usize].len();
             let new = &sequence.tokens[held..];
+            behind |= new.len() > READ_ALONG;
             let taken = new.len().min(room);
             room -= taken;
             self.add_rows(sequence.seq, &new[..taken], taken == new.len());
         }
         while !self.rows.is_empty() {
-            if !self.pass()? {
-                break;
-            }
+            let Some(pass) = self.pass()? else { break };
+            took += pass;
             self.rows.clear();
             for sequence in wanted.iter_mut() {
                 let Some(guess) = self.sampled(sequence.seq) else { continue };
@@ -77,17 +78,18 @@ impl<F: Forward> Drafter<F> {
                 }
             }
         }
-        Ok(self.took)
+        Ok((!behind).then_some(took))
     }
 
     /// Takes back what is not the beginning of `tokens`, of which the last is always read anew.
     fn align(&mut self, seq: u32, tokens: &[TokenId]) -> Result<(), String> {
         let own = common(&self.held[seq as usize], tokens);
-        let others = self.held.iter().enumerate().map(|(other, held)| (common(held, tokens), other));
-        let (most, other) = others.max().unwrap_or_default();
-        #[allow(clippy::cast_possible_truncation)] // One of n_seq_max.
-        let other = other as u32;
-        if most >= own + WORTH_SHARING && self.forward.is_whole(other, most) {
+        // Mostly it holds all but what came last.
+        if tokens.len() > own + WORTH_SHARING
+            && let Some((most, other)) = self.longest_other(tokens)
+            && most >= own + WORTH_SHARING
+            && self.forward.is_whole(other, most)
+        {
             self.forget(seq as usize)?;
             self.forward.fork(other, seq, most)?;
             self.held[seq as usize].extend_from_slice(&tokens[..most]);
@@ -98,6 +100,11 @@ impl<F: Forward> Drafter<F> {
             self.held[seq as usize].truncate(own);
         }
         Ok(())
+    }
+
+    /// The sequence that has most of the beginning of `tokens`, and how much.
+    fn longest_other(&self, tokens: &[TokenId]) -> Option<(usize, u32)> {
+        (0..).zip(&self.held).map(|(seq, held)| (common(held, tokens), seq)).max()
     }
 
     /// Rows that the next pass may have, and those behind it in all: sequences that want nothing now make room.
@@ -138,8 +145,8 @@ impl<F: Forward> Drafter<F> {
         }
     }
 
-    /// `false` where there was no room after all; nothing is held then.
-    fn pass(&mut self) -> Result<bool, String> {
+    /// How long it took; `None` where there was no room after all, and nothing is held then.
+    fn pass(&mut self) -> Result<Option<Duration>, String> {
         for lane in &mut self.lanes {
             lane.sampled.clear();
             lane.probabilities.clear();
@@ -152,15 +159,15 @@ impl<F: Forward> Drafter<F> {
                 return match error {
                     ForwardError::Failed(failure) => Err(failure),
                     ForwardError::Aborted => Err("its pass was stopped".into()),
-                    ForwardError::NoCells => (0..self.held.len()).try_for_each(|seq| self.forget(seq)).map(|()| false),
+                    ForwardError::NoCells => (0..self.held.len()).try_for_each(|seq| self.forget(seq)).map(|()| None),
                 };
             }
         }
         self.forward.sample(&mut self.lanes);
-        self.took += self.forward.pass_time().unwrap_or_else(|| start.elapsed());
+        let took = self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         match self.lanes.iter_mut().find_map(|lane| lane.failure.take()) {
             Some(failure) => Err(failure),
-            None => Ok(true),
+            None => Ok(Some(took)),
         }
     }
 
@@ -169,7 +176,7 @@ impl<F: Forward> Drafter<F> {
         let lane = &self.lanes[seq as usize];
         let token = *lane.sampled.first()?;
         let is_likely = lane.probabilities.first().is_some_and(|found| found.sampled >= LIKELY.ln());
-        (is_likely && !self.forward.is_end(token)).then_some(token)
+        is_likely.then_some(token)
     }
 }
 

@@ -6,6 +6,7 @@ use super::drafter::Wanted;
 use super::forward::Forward;
 use super::run::Engine;
 use super::scheduler::{View, Work};
+use super::sequence::Sequence;
 
 /// What the drafting model did for the next pass.
 #[derive(Clone, Copy, Debug)]
@@ -21,35 +22,28 @@ impl<F: Forward> Engine<F> {
     pub(super) fn draft(&mut self) {
         let Some(drafter) = &mut self.drafter else { return };
         let shape = self.forward.shape();
-        let decodes: Vec<usize> = (0..self.running.len())
-            .filter(|index| self.running[*index].decoding && !self.running[*index].events.control().should_pause())
-            .collect();
-        let drafted = self.payoff.pays(decodes.len());
-        let mut step = DraftStep { streams: decodes.len(), drafted, took: Duration::ZERO };
-        self.draft_step = Some(step);
-        if !drafted {
-            return;
-        }
+        let goes_on = |sequence: &Sequence| sequence.decoding && !sequence.events.control().should_pause();
+        let streams = self.running.iter().filter(|sequence| goes_on(sequence)).count();
+        let drafted = self.payoff.pays(streams);
+        self.draft_step = Some(DraftStep { streams, drafted, took: Duration::ZERO });
         // All of them must find room in a pass.
         let rows = shape.n_batch.min(shape.n_outputs).min(shape.tile.saturating_sub(1));
-        let room = (rows / decodes.len().max(1)).saturating_sub(1).min(self.config.draft);
-        let mut wanted = Vec::with_capacity(decodes.len());
-        for (index, (sequence, lane)) in self.running.iter().zip(&mut self.lanes).enumerate() {
+        let room = (rows / streams.max(1)).saturating_sub(1).min(self.config.draft);
+        if !drafted || room == 0 {
+            return;
+        }
+        let mut wanted = Vec::with_capacity(streams);
+        for (sequence, lane) in self.running.iter().zip(&mut self.lanes) {
             let most = room.min(sequence.room().saturating_sub(1));
-            if most > 0 && lane.drafted_at != sequence.tokens.len() && decodes.contains(&index) {
+            if most > 0 && lane.drafted_at != sequence.tokens.len() && goes_on(sequence) {
                 lane.drafted_at = sequence.tokens.len();
                 lane.draft.clear();
                 wanted.push(Wanted { seq: sequence.seq, tokens: &sequence.tokens, most, guesses: &mut lane.draft });
             }
         }
-        if wanted.is_empty() {
-            return;
-        }
         match drafter.draft(&mut wanted) {
-            Ok(took) => {
-                step.took = took;
-                self.draft_step = Some(step);
-            }
+            // A pass for which it had to catch up says nothing of those to come.
+            Ok(took) => self.draft_step = took.map(|took| DraftStep { streams, drafted, took }),
             Err(error) => {
                 tracing::error!(error, "the drafting model failed; the model goes on without it");
                 (self.drafter, self.draft_step) = (None, None);
@@ -75,10 +69,10 @@ impl<F: Forward> Engine<F> {
                 Work::Rest
             } else if sequence.decoding {
                 if guessing {
-                    let most = sequence.room().saturating_sub(1);
-                    super::lookup::guess(&sequence.tokens, most.min(self.config.lookup), &mut lane.guesses);
+                    let most = self.config.lookup.min(sequence.room().saturating_sub(1));
+                    super::lookup::guess(&sequence.tokens, most, &mut lane.guesses);
                     if lane.guesses.is_empty() && lane.drafted_at == sequence.tokens.len() {
-                        lane.guesses.extend(lane.draft.iter().take(most));
+                        lane.guesses.extend_from_slice(&lane.draft);
                     }
                     // Nothing follows the end.
                     let end = lane.guesses.iter().position(|token| self.forward.is_end(*token));

@@ -176,6 +176,9 @@ impl Forward for Simulation {
         for lane in lanes {
             lane.sample(|prompt, row, wanted| {
                 let (seq, len) = self.rows[row];
+                if len > *prompt && self.rule.piece(self.held[seq as usize].tokens[len - 1]).is_none() {
+                    return Err("nothing follows the end".into());
+                }
                 let token = self.rule.next(&self.held[seq as usize].tokens[..len], *prompt, &self.adapters)?;
                 // There is nothing else that it could have been.
                 let certain = |n| Probabilities { sampled: 0.0, top: [(token, 0.0)].into_iter().take(n).collect() };
