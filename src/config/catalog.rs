@@ -11,7 +11,7 @@ use super::keys::{LoadSettings, get};
 use super::layers::Kept;
 use super::source::is_from;
 use super::{Config, as_file, drafts};
-use crate::library::{Facts, Found, Seen, examine, name_from_path, nearest, survey, untagged};
+use crate::library::{Facts, Found, Seen, did_you_mean, examine, name_from_path, survey, untagged};
 use crate::registry::{KeepAlive, Registry};
 use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
 
@@ -320,8 +320,7 @@ impl Config {
         if let Some((_, located)) = known.iter().find(has_name) {
             return Ok(located.clone());
         }
-        let near = nearest(wanted, known.keys().map(String::as_str));
-        let near = near.first().map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        let near = did_you_mean(wanted, known.keys().map(String::as_str));
         Err(match (asked_by, &model.own.adapters) {
             (Some(origin), _) => {
                 problem(origin, format!("there is no model {wanted:?}, neither in this file nor on this machine{near}"))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Catalog;
-use crate::library::nearest;
+use crate::library::did_you_mean;
 use crate::runner::ModelSource;
 
 /// The value of `draft_model` that takes one back that was set for all models.
@@ -27,8 +27,7 @@ impl Catalog {
             Some(ModelSource::Absent { why }) => Err(why.clone()),
             Some(ModelSource::Stub(_)) => Err(format!("{wanted:?} is no file")),
             None => {
-                let near = nearest(wanted, self.models.keys().map(String::as_str));
-                let near = near.first().map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+                let near = did_you_mean(wanted, self.models.keys().map(String::as_str));
                 Err(format!("there is no model {wanted:?} on this machine that could draft{near}"))
             }
         }

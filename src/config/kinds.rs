@@ -8,7 +8,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::library::nearest;
+use crate::library::did_you_mean;
 use crate::placement::GpuLayers;
 
 /// A value that is not of its kind.
@@ -153,13 +153,8 @@ impl<T: Copy + PartialEq> Kind<T> for Word<T> {
             return Ok(*value);
         }
         let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
-        let mut expected = format!("one of {}", names.join(", "));
-        if let Some(near) =
-            node.get_ref().as_str().and_then(|text| nearest(text, names.iter().copied()).into_iter().next())
-        {
-            expected.push_str(&format!("; did you mean {near:?}?"));
-        }
-        Err(Misfit::new(node, expected))
+        let near = node.get_ref().as_str().map_or_else(String::new, |text| did_you_mean(text, names.iter().copied()));
+        Err(Misfit::new(node, format!("one of {}{near}", names.join(", "))))
     }
 
     fn write(&self, value: &T) -> String {

@@ -21,7 +21,7 @@ pub use discover::{discover, examine, own_models, survey};
 pub use facts::{Capability, Facts};
 pub use found::{Found, Library, OllamaLayers, Part, PartKind, Problem, Shards};
 pub use name::name_from_path;
-pub use naming::{nearest, untagged};
+pub use naming::{did_you_mean, nearest, untagged};
 pub use notes::Seen;
 pub(crate) use places::split_list;
 pub use places::{Machine, Os, SearchPath, own_folder, search_paths};

@@ -87,6 +87,12 @@ fn give_aliases(models: &[Nameless], order: &[usize], taken: &mut BTreeSet<Strin
     }
 }
 
+/// `; did you mean "NAME"?`, where one of the known names is near.
+#[must_use]
+pub fn did_you_mean<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(asked, known).first().map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
+}
+
 /// The names that `asked` may have meant, best first, at most three: those that differ in a few letters, go on from it, or
 /// have its parts.
 #[must_use]
