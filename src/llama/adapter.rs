@@ -1,6 +1,6 @@
 //! LoRA adapters.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct Adapter(Arc<AdapterInner>);
 struct AdapterInner {
     raw: NonNull<llama_sys::llama_adapter_lora>,
     model: Model,
-    path: PathBuf,
+    header: gguf::Header,
 }
 
 // SAFETY: llama.cpp only reads a loaded adapter; loading and freeing are writes to the model.
@@ -40,8 +40,7 @@ impl Adapter {
     /// # Errors
     /// [`LlamaError::Gguf`] for a file that would crash llama.cpp now or at the first decode; else what it says.
     pub fn load(model: &Model, path: &Path) -> Result<Self, LlamaError> {
-        let header = gguf::Header::open(path)?;
-        gguf::validate_adapter(&header, model.header())?;
+        let header = Self::check(model, path)?;
         let c_path = c_path(path)?;
         read_ahead(path).map_err(|error| gguf::GgufError::Io { path: path.to_owned(), error })?;
         let mut raw = std::ptr::null_mut();
@@ -57,12 +56,27 @@ impl Adapter {
             message: format!("{}: {}", path.display(), last_error()),
             log,
         })?;
-        Ok(Self(Arc::new(AdapterInner { raw, model: model.clone(), path: path.to_owned() })))
+        Ok(Self(Arc::new(AdapterInner { raw, model: model.clone(), header })))
+    }
+
+    /// Checks the file against the model, and loads nothing.
+    ///
+    /// # Errors
+    /// [`gguf::GgufError`], as [`Adapter::load`].
+    pub fn check(model: &Model, path: &Path) -> Result<gguf::Header, gguf::GgufError> {
+        let header = gguf::Header::open(path)?;
+        gguf::validate_adapter(&header, model.header())?;
+        Ok(header)
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0.path
+        self.0.header.path()
+    }
+
+    #[must_use]
+    pub fn header(&self) -> &gguf::Header {
+        &self.0.header
     }
 
     pub(super) fn model(&self) -> &Model {

@@ -293,7 +293,8 @@ impl Runner for LocalRunner {
     }
 
     fn adapter_need(&self, path: &Path) -> Result<Bytes, LoadError> {
-        adapter_need(&self.model, path)
+        let header = Adapter::check(&self.model, path).map_err(|error| LoadError::Failed(error.to_string()))?;
+        adapter_need(&self.model, &header)
     }
 
     fn adapters_held(&self) -> Bytes {
@@ -309,14 +310,14 @@ fn normalise(vector: &mut [f32]) {
     }
 }
 
-fn adapter_need(model: &Model, path: &Path) -> Result<Bytes, LoadError> {
-    let header = gguf::Header::open(path).map_err(|error| LoadError::Failed(error.to_string()))?;
-    Ok(placement::adapter_bytes(&header, &model.layer_devices().map_err(load_error)?))
+fn adapter_need(model: &Model, header: &gguf::Header) -> Result<Bytes, LoadError> {
+    Ok(placement::adapter_bytes(header, &model.layer_devices().map_err(load_error)?))
 }
 
 fn load_adapter(model: &Model, path: &Path) -> Result<(EngineAdapter, Bytes), LoadError> {
     let adapter = Adapter::load(model, path).map_err(load_error)?;
-    Ok((EngineAdapter::new(adapter), adapter_need(model, path)?))
+    let need = adapter_need(model, adapter.header())?;
+    Ok((EngineAdapter::new(adapter), need))
 }
 
 fn load_adapters(model: &Model, files: &[(PathBuf, f32)]) -> Result<(Adapters, Vec<LoraUse>), LoadError> {

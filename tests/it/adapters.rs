@@ -243,6 +243,22 @@ fn what_is_no_adapter_is_refused_and_changes_nothing() {
     assert_eq!(state(), before);
 }
 
+/// It would take more than the budget, too: what is wrong with the file is said, not that.
+#[cfg(feature = "llama")]
+#[test]
+fn one_for_another_model_is_refused_before_room_is_made() {
+    let server = Server::start();
+    says(&server, &json!({}));
+    let held = server.get("/api/ps").json()["models"][0]["size"].as_u64().unwrap();
+    let (server, files) = (Server::with(&["--memory-budget", &format!("CPU={}", held + (8 << 20))]), Adapters::new());
+    says(&server, &json!({}));
+    let path = files.path("other");
+    lora("gpt2", "blk.0.attn_q.weight", [1 << 20; 2], 1.0).write(&path).unwrap();
+    let answer = server.post("/api/adapters", &json!({ "model": MODEL, "path": path, "name": "poet" }));
+    let error = refused(&answer, 400);
+    assert!(error.contains("gpt2"), "{error}");
+}
+
 #[test]
 fn requests_with_different_adapters_run_side_by_side_and_do_not_mix() {
     let (server, files) = (comparable(), Adapters::new());
