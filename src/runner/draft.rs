@@ -22,11 +22,17 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Loads what `spec` names, beside a model that runs where `main` says. `simulated`: no weights are read.
+    /// Loads what `spec` names for `model`, which runs where `main` says. `simulated`: no weights are read.
     ///
     /// # Errors
-    /// What is wrong with the file.
-    pub fn load(backend: Backend, spec: &LoadSpec, main: &Choice, simulated: bool) -> Result<Option<Self>, LoadError> {
+    /// What is wrong with the file, or why it cannot guess for this model.
+    pub fn load(
+        backend: Backend,
+        spec: &LoadSpec,
+        model: &Model,
+        main: &Choice,
+        simulated: bool,
+    ) -> Result<Option<Self>, LoadError> {
         let Some(path) = spec.draft.clone() else { return Ok(None) };
         let choice = Choice {
             devices: main.devices.iter().take(1).cloned().collect(),
@@ -39,9 +45,10 @@ impl Draft {
         };
         let offload = offload::offload(backend, &choice).map_err(load_error)?;
         let params = ModelParams { offload, simulated, ..ModelParams::default() };
-        let model = Model::load(backend, &path, &params, &mut |_| true);
-        let model = model.map_err(|error| refused(&path, load_error(error)))?;
-        Ok(Some(Self { path, model, choice }))
+        let loaded = Model::load(backend, &path, &params, &mut |_| true);
+        let draft = Self { model: loaded.map_err(|error| refused(&path, load_error(error)))?, path, choice };
+        draft.check(model, spec)?;
+        Ok(Some(draft))
     }
 
     /// What it takes beside the model that it guesses for, whose context is laid out as `context` says.
@@ -63,10 +70,7 @@ impl Draft {
     }
 
     /// Whether it can guess for `main`.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check(&self, main: &Model, spec: &LoadSpec) -> Result<(), LoadError> {
+    fn check(&self, main: &Model, spec: &LoadSpec) -> Result<(), LoadError> {
         let refuse = |why: String| Err(refused(&self.path, LoadError::Failed(why)));
         if spec.serve.deterministic {
             return refuse(

@@ -59,8 +59,7 @@ impl LocalRunner {
         let (adapters, usual) = load_adapters(&model, &spec.adapters)?;
         let usual_set = adapters.set(&usual).map_err(|e| LoadError::Failed(e.to_string()))?;
 
-        let draft = Draft::load(backend, spec, &choice, false)?;
-        draft.iter().try_for_each(|draft| draft.check(&model, spec))?;
+        let draft = Draft::load(backend, spec, &model, &choice, false)?;
 
         let threads = spec.threads.unwrap_or_else(default_threads);
         let layout = Layout::new(&model, spec)?;

@@ -233,7 +233,7 @@ impl<'a> Planner<'a> {
         let memory = context.memory_use().map_err(load_error)?;
         let actual = offload::actual(model, memory).map_err(load_error)?;
         let mut report = placement::verify(choice, &actual)?;
-        if let Some(draft) = Draft::load(self.backend, spec, choice, true)? {
+        if let Some(draft) = Draft::load(self.backend, spec, model, choice, true)? {
             report.add_draft(&draft.need(&layout.context(THREADS, spec))?);
         }
         for adapter in &self.adapters {

@@ -134,12 +134,14 @@ fn a_model_that_cannot_draft_is_refused_with_the_reason() {
     let gemma = cached("gemma3-270m.q4_k_m.gguf");
     let (gemma, smollm2) = (gemma.to_str().unwrap(), cached("smollm2-135m-instruct.q4_1.gguf"));
     let refused = |args: &[&str], why: &str| {
-        let mut all = vec!["generate", smollm2.to_str().unwrap(), "--prompt", "x", "--draft-model", gemma];
-        all.extend(args);
-        let output = shimmy().args(&all).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-        assert!(stderr(&output).contains(&format!("draft_model {gemma}: it cannot draft")), "{}", stderr(&output));
-        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+        let smollm2 = smollm2.to_str().unwrap();
+        // A plan says so, too.
+        for command in [&["plan", smollm2][..], &["generate", smollm2, "--prompt", "x"]] {
+            let output = shimmy().args(command).args(["--draft-model", gemma]).args(args).output().unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(&format!("draft_model {gemma}: it cannot draft")) && said.contains(why), "{said}");
+        }
     };
     refused(&[], "needs the same tokens: the model has 49152 tokens, this one 262144");
     refused(&["--deterministic"], "together with `deterministic`");
