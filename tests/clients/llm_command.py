@@ -29,8 +29,10 @@ class Llm:
         self.env = {**os.environ, "LLM_USER_PATH": home, "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": f"http://{address}/v1"}
 
     def start(self, *arguments, **more):
-        # Without `python -m llm`, which would take what lies in this folder before what is installed.
-        program = [sys.executable, "-c", "from llm.cli import cli; cli()", *arguments]
+        # Without `python -m llm`, which would take what lies in this folder before what is installed. What a shell starts in
+        # the background ignores Ctrl-C, and so does all that it starts, unless told otherwise.
+        program = [sys.executable, "-c", f"import signal; signal.signal({signal.SIGINT:d}, signal.default_int_handler); "
+                   "from llm.cli import cli; cli()", *arguments]
         return subprocess.Popen(program, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=self.env, **more)
 
     def __call__(self, *arguments):
