@@ -34,6 +34,7 @@ vendor: ## fill vendor/llama.cpp with the pinned revision and check it
 models: ## fetch the test models into the cache
 	@scripts/model.py smollm2
 	@scripts/model.py gemma3
+	@scripts/model.py minilm
 
 fuzz: ## each fuzz target a million times
 	@scripts/test_fuzz.sh 1000000

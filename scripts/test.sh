@@ -15,7 +15,7 @@ step() {
 
 step "bootstrap";           scripts/bootstrap.sh lint
 step "vendor";              scripts/vendor.py
-step "models";              scripts/model.py smollm2; scripts/model.py gemma3
+step "models";              for model in smollm2 gemma3 minilm; do scripts/model.py $model; done
 step "lint";                scripts/lint.sh
 step "tests of the stub"
 scripts/build.py -- cargo test --no-run --no-default-features --features stub

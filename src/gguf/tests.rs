@@ -52,6 +52,25 @@ fn a_good_file_is_read_and_accepted() {
 }
 
 #[test]
+fn a_model_that_ranks_has_a_head_for_its_scores() {
+    let dir = Dir::new();
+    let mut ranks = tiny_llama();
+    ranks.u32("llama.pooling_type", 4);
+    assert!(dir.refusal(&ranks).contains("no head that makes a score (cls.output.weight)"));
+    let labelled = |writer: &mut Writer, labels: &[&str]| {
+        writer.strings("llama.classifier.output_labels", &labels.iter().map(|&label| label.into()).collect::<Vec<_>>());
+    };
+    ranks.tensor("cls.output.weight", &[32, 2], 0, vec![0; 32 * 2 * 4]);
+    assert!(dir.refusal(&ranks).contains("its head makes 2 numbers"));
+    labelled(&mut ranks, &["yes", "no"]);
+    validate_model(&Header::open(&dir.write("two.gguf", &ranks)).expect("readable")).expect("a number for each label");
+    ranks.tensor("cls.output.weight", &[32, 1], 0, vec![0; 32 * 4]);
+    assert!(dir.refusal(&ranks).contains("makes 1 numbers"));
+    labelled(&mut ranks, &[]);
+    validate_model(&Header::open(&dir.write("one.gguf", &ranks)).expect("readable")).expect("a score");
+}
+
+#[test]
 fn what_llama_cpp_would_abort_on_is_refused() {
     let dir = Dir::new();
     let refusal = |change: &dyn Fn(&mut Writer)| {

@@ -9,6 +9,8 @@ use super::types::TensorType;
 /// llama.cpp's own fixed limits.
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 512;
+/// llama.cpp's number for pooling by rank.
+pub const POOLING_RANK: u64 = 4;
 
 /// # Errors
 /// [`GgufError::Invalid`] or [`GgufError::Truncated`], with the key or tensor and what to do.
@@ -19,6 +21,7 @@ pub fn validate_model(header: &Header) -> Result<(), GgufError> {
     check_rope(header).or_else(fail)?;
     check_lists(header).or_else(fail)?;
     check_vocabulary(header).or_else(fail)?;
+    check_ranking(header).or_else(fail)?;
     super::shards::check_later(header)
 }
 
@@ -136,6 +139,23 @@ fn check_experts(header: &Header) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{all} experts do not make {groups} groups of which {groups_used} are used"))
+    }
+}
+
+/// llama.cpp reads one score a text behind the last pooled one, however many numbers a text was pooled to: without a head that
+/// makes as many as there are labels, all scores but the first would be other numbers.
+fn check_ranking(header: &Header) -> Result<(), String> {
+    let by_rank = header.get_of_architecture("pooling_type").and_then(Value::as_u64) == Some(POOLING_RANK);
+    // A head may lie in a later shard.
+    if !by_rank || header.split_count() > 1 {
+        return Ok(());
+    }
+    let labels = header.get_of_architecture("classifier.output_labels").and_then(Value::list_len).unwrap_or(0).max(1);
+    let makes = |name: &str| header.tensor(name).map(|head| head.dims.get(1).copied().unwrap_or(1));
+    match makes("cls.output.weight").or_else(|| makes("cls.weight")) {
+        Some(found) if found == labels => Ok(()),
+        Some(found) => Err(format!("its head makes {found} numbers (cls.output.weight or cls.weight) for {labels} scores of a text")),
+        None => Err("pools by rank and has no head that makes a score (cls.output.weight); convert the model anew, with its head".into()),
     }
 }
 

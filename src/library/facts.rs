@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::gguf::{Header, Value};
+use crate::gguf::{Header, POOLING_RANK, Value};
 
 /// Facts from a model's header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -66,9 +66,6 @@ impl Capability {
         }
     }
 }
-
-/// llama.cpp's number for pooling by rank.
-const POOLING_RANK: u64 = 4;
 
 /// The tokens in front of what stands before a gap, in front of what stands behind it, and where the answer begins, as
 /// llama.cpp knows them by their names.

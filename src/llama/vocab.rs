@@ -53,10 +53,9 @@ pub struct InfillTokens {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairMarks {
     pub begin: Option<Token>,
-    /// Behind each text.
-    pub end: Option<Token>,
-    /// Between them.
-    pub separator: Option<Token>,
+    /// Between them: what ends a text, and what separates two.
+    pub between: [Option<Token>; 2],
+    pub behind: Option<Token>,
 }
 
 /// Longest text for one call. Tokenising needs stack in proportion, see `tokenize`.
@@ -234,11 +233,11 @@ impl Vocab {
                 Token::from_raw(llama_sys::llama_vocab_sep(raw)),
             )
         };
-        PairMarks {
-            begin: self.begin(),
-            end: self.eos().or(separator).filter(|_| wants_end),
-            separator: separator.filter(|_| wants_separator),
-        }
+        let end = self.eos().or(separator).filter(|_| wants_end);
+        let separator = separator.filter(|_| wants_separator);
+        // BERT's vocabularies have no other end of a text than the separator.
+        let behind = end.or(separator.filter(|_| self.eos().is_none()));
+        PairMarks { begin: self.begin(), between: [end, separator], behind }
     }
 
     /// `None` for a model that was not made to fill gaps.

@@ -290,7 +290,7 @@ impl Prompts {
         let mut front: Vec<TokenId> = marks.begin.map(Token::index).into_iter().collect();
         if template.is_none() {
             front.extend(self.tokenize(query, false, false)?);
-            front.extend(marks.end.into_iter().chain(marks.separator).map(Token::index));
+            front.extend(marks.between.into_iter().flatten().map(Token::index));
         }
         let template = template.map(|template| (template, self.shield().text(query)));
         let pair = |document: &String| {
@@ -298,7 +298,7 @@ impl Prompts {
                 self.tokenize_parts(&rank::fill(template, query, &self.shield().text(document)))?
             } else {
                 let document = self.tokenize(document, false, false)?;
-                front.iter().copied().chain(document).chain(marks.end.map(Token::index)).collect()
+                front.iter().copied().chain(document).chain(marks.behind.map(Token::index)).collect()
             };
             if tokens.len() > longest {
                 return Err(RunnerError::PromptTooLong { prompt_tokens: tokens.len(), context_tokens: longest });

@@ -1,16 +1,27 @@
-//! Embeddings of a generated model: no real one is small enough to travel with the tests.
+//! Embeddings and scores: of all-MiniLM-L6-v2, whose vectors are known, and of generated models.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::support::tiny::{self, Files};
-use crate::support::{Answer, Server, shimmy};
+use crate::support::{Answer, Server, cached, shimmy};
 
 fn server(writer: &shimmy::gguf::writer::Writer) -> (Files, Server) {
     let files = Files::new();
     let path = files.write("embedder.gguf", writer);
+    let server = server_of(&path);
+    (files, server)
+}
+
+fn server_of(path: &Path) -> Server {
     let mut command = shimmy();
     command.args(["--base-gguf", path.to_str().unwrap(), "serve", "--bind", "127.0.0.1:0"]);
-    (files, Server::spawn(command))
+    Server::spawn(command)
+}
+
+fn minilm() -> std::path::PathBuf {
+    cached("all-minilm-l6-v2.f32.gguf")
 }
 
 fn embed(server: &Server, input: Value, more: Value) -> Answer {
@@ -72,17 +83,69 @@ fn what_cannot_be_embedded_is_refused() {
     assert!(refused(json!("a"), json!({ "dimensions": 33 })).contains("32"));
 }
 
-/// Its scores mean nothing: no head for them can be made small. They come, and vectors do not.
+/// The texts and cosines of sentence-transformers' own introduction. llama.cpp's GELU is a table of half-precision numbers.
 #[test]
-fn a_model_that_ranks_gives_scores_and_no_vectors() {
-    let (_files, server) = server(&tiny::ranker());
+fn sentences_are_as_near_as_their_model_says() {
+    let server = server_of(&minilm());
+    let texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."];
+    let answer = server.post("/v1/embeddings", &json!({ "model": "all-minilm-l6-v2", "input": texts }));
+    let vectors = vectors(&answer);
+    let cosine = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(a, b)| a * b).sum::<f32>();
+    for (a, b, expected) in [(0, 1, 0.6660), (0, 2, 0.1046), (1, 2, 0.1411), (0, 0, 1.0)] {
+        assert!((cosine(a, b) - expected).abs() < 5e-4, "{a} and {b}: {} for {expected}", cosine(a, b));
+    }
+    assert_eq!(vectors[0].len(), 384);
+    // With what stands around each: `[CLS] he drove to the stadium . [SEP]` and the like.
+    assert_eq!(answer.json()["usage"]["prompt_tokens"], 8 + 9 + 8);
+}
+
+/// MiniLM as a model that ranks: the score is the first number of its pooler, which the base model was trained with.
+fn ranker(path: &Path) {
+    let source = minilm();
+    let header = shimmy::gguf::Header::open(&source).unwrap();
+    let mut file = std::fs::read(&source).unwrap();
+    let mut data = file.split_off(header.data_offset() as usize);
+    let find =
+        |file: &[u8], text: &[u8]| file.windows(text.len()).rposition(|bytes| bytes == text).unwrap() + text.len();
+    // Behind the key, the type of its value: a u32.
+    let at = find(&file, b"bert.pooling_type\x04\0\0\0");
+    assert_eq!(file[at], 1, "by mean");
+    file[at] = 4;
+    let last = header.tensors().last().unwrap();
+    file.truncate(find(&file, last.name.as_bytes()) + 4 + 8 * last.dims.len() + 4 + 8);
+    file[8..16].copy_from_slice(&(header.tensors().len() as u64 + 1).to_le_bytes());
+    let name = "cls.output.weight";
+    file.extend([&(name.len() as u64).to_le_bytes(), name.as_bytes(), &2_u32.to_le_bytes()].concat());
+    file.extend([384_u64, 1].map(u64::to_le_bytes).as_flattened());
+    file.extend([&0_u32.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
+    file.resize(file.len().next_multiple_of(32), 0);
+    data.extend(1_f32.to_le_bytes());
+    data.resize(data.len() + 383 * 4, 0);
+    std::fs::write(path, [file, data].concat()).unwrap();
+}
+
+/// The expected scores were computed from the published weights in 64 bits by a program of its own, of
+/// `[CLS] query [SEP] text [SEP]` with the first segment's vector for all of it, as llama.cpp knows no other.
+#[test]
+fn scores_are_those_of_the_pair_between_its_marks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ranker.gguf");
+    ranker(&path);
+    let server = server_of(&path);
     let ask = |documents: Value| {
-        server.post("/v1/rerank", &json!({ "model": "embedder", "query": "what", "documents": documents }))
+        let body = json!({ "model": "ranker", "query": "What is the capital of France?", "documents": documents });
+        server.post("/v1/rerank", &body)
     };
-    let ranked = ask(json!(["that"]));
-    assert_eq!(ranked.status, 200, "{}", ranked.text());
-    assert!(ranked.json()["results"][0]["relevance_score"].is_number(), "{}", ranked.text());
-    assert_eq!(ask(json!(["x".repeat(600)])).status, 400, "longer than the model's context");
-    let refused = embed(&server, json!("a"), json!({}));
+    let answer = ask(json!(["Two and two.", "Berlin is a city in Germany.", "Paris is the capital."]));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let results = answer.json()["results"].as_array().unwrap().clone();
+    for (result, (index, score)) in results.iter().zip([(2, 0.059_05), (0, 0.022_42), (1, -0.018_00)]) {
+        assert_eq!(result["index"], index, "{}", answer.text());
+        assert!((result["relevance_score"].as_f64().unwrap() - score).abs() < 1e-3, "{} for {score}", answer.text());
+    }
+    assert_eq!(answer.json()["usage"]["prompt_tokens"], 15 + 14 + 17);
+
+    assert_eq!(ask(json!(["x ".repeat(600)])).status, 400, "longer than the model's context");
+    let refused = server.post("/v1/embeddings", &json!({ "model": "ranker", "input": "a" }));
     assert!(refused.status == 400 && refused.text().contains("/v1/rerank"), "{}", refused.text());
 }

@@ -33,13 +33,6 @@ pub fn embedder() -> Writer {
     w
 }
 
-/// Pools to a score.
-pub fn ranker() -> Writer {
-    let mut w = tiny_llama();
-    w.u32("llama.pooling_type", 4);
-    w
-}
-
 /// No byte tokens: most texts cannot be written with this vocabulary.
 pub fn without_byte_tokens() -> Writer {
     let mut w = tiny_llama();
