@@ -1,5 +1,7 @@
 //! Fetching models, from a server of our own that speaks the hub's and Ollama's protocols.
 
+#[cfg(feature = "llama")]
+mod command;
 mod create;
 mod faults;
 mod kill;
