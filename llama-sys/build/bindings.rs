@@ -41,6 +41,7 @@ const PLAIN_FUNCTIONS: &[&str] = &[
     "llama_n_batch",
     "llama_n_ubatch",
     "llama_n_seq_max",
+    "llama_get_memory",
     "llama_set_n_threads",
     "llama_sampler_free",
     "llama_adapter_lora_free",

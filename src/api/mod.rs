@@ -116,10 +116,10 @@ fn from_value_noting_ignored<'de, T: serde::de::DeserializeOwned>(
     }
 }
 
-/// As [`from_value_noting_ignored`], of a body in which a field that is null asks for nothing.
+/// As [`from_value_noting_ignored`], of a body in which a field that is null or empty asks for nothing.
 fn read_body<T: serde::de::DeserializeOwned>(body: &serde_json::Value) -> Result<(T, Vec<String>), BadRequest> {
     let (read, mut ignored) = from_value_noting_ignored(body)?;
-    ignored.retain(|field| body.get(field).is_none_or(|value| !value.is_null()));
+    ignored.retain(|field| body.get(field).is_none_or(|value| !is_empty(value)));
     Ok((read, ignored))
 }
 

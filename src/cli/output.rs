@@ -67,7 +67,8 @@ pub(super) fn load(registry: &Registry, name: &str) -> anyhow::Result<Lease> {
     let size = registry.status(name)?.size_bytes;
     let start = Instant::now();
     let bar = load_bar(size);
-    if bar.is_hidden() {
+    // A file that is not there has none, and its error says so.
+    if bar.is_hidden() && size > 0 {
         eprintln!("loading {name} ({})", bytes(size));
     }
     let lease = registry.acquire_with_progress(name, &mut |fraction| {

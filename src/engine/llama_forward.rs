@@ -37,9 +37,11 @@ pub(super) struct LlamaForward {
     samplers: Option<rayon::ThreadPool>,
 }
 
-/// What an engine's contexts take.
+/// What an engine's contexts take, and whether they can write.
 #[derive(Debug, Default)]
 pub struct EngineMemory {
+    /// See [`Context::keeps_memory`].
+    pub kept: bool,
     pub model: Vec<MemoryUse>,
     pub draft: Vec<MemoryUse>,
 }
@@ -66,7 +68,8 @@ impl EngineHandle {
             config,
             move || {
                 let forward = LlamaForward::new(&model, &adapters, &context, n_ctx_seq, threads)?;
-                let mut memory = EngineMemory { model: forward.context.memory_use()?, draft: Vec::new() };
+                let (kept, model) = (forward.context.keeps_memory(), forward.context.memory_use()?);
+                let mut memory = EngineMemory { kept, model, draft: Vec::new() };
                 let mut drafter = None;
                 if let Some(draft) = &draft {
                     let forward = LlamaForward::new(draft, &AdapterSet::default(), &context, n_ctx_seq, threads)?;

@@ -18,6 +18,6 @@ pub use error::GgufError;
 pub use header::{Header, TensorInfo, Value};
 pub use shards::shards;
 pub use types::TensorType;
-pub(crate) use validate::POOLING_RANK;
+pub(crate) use validate::{POOLING_NONE, POOLING_RANK};
 pub use validate::{check_tensors, validate_model, validate_outline};
 pub use validate_adapter::validate_adapter;

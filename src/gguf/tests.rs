@@ -52,6 +52,21 @@ fn a_good_file_is_read_and_accepted() {
 }
 
 #[test]
+fn what_is_not_run_token_after_token_is_refused_and_tables_are_not() {
+    let dir = Dir::new();
+    let named = |name: &str| {
+        let mut writer = tiny_llama();
+        writer.string("general.architecture", name);
+        dir.refusal(&writer)
+    };
+    assert!(named("t5").contains("reads with an encoder"), "{}", named("t5"));
+    assert!(named("llada").contains("by diffusion"), "{}", named("llada"));
+    let mut writer = tiny_llama();
+    writer.tensor("blk.0.ffn_gate_tid2eid.weight", &[32, 286], 26, vec![0; 32 * 286 * 4]);
+    validate_model(&Header::open(&dir.write("table.gguf", &writer)).expect("readable")).expect("it is looked up");
+}
+
+#[test]
 fn a_model_that_ranks_has_a_head_for_its_scores() {
     let dir = Dir::new();
     let mut ranks = tiny_llama();

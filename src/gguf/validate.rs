@@ -9,7 +9,17 @@ use super::types::TensorType;
 /// llama.cpp's own fixed limits.
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 512;
-/// llama.cpp's number for pooling by rank.
+/// Architectures that llama.cpp loads and that need another way to run than token after token.
+const NOT_RUN: &[(&[&str], &str)] = &[
+    (&["t5", "t5encoder"], "which reads with an encoder; that is not run here"),
+    (&["dream", "llada", "llada-moe", "rnd1"], "which writes a text all at once, by diffusion; that is not run here"),
+    (&["eagle3", "dflash"], "which guesses for one other model only, and has no text of its own"),
+    (&["wavtokenizer-dec"], "which makes sound and no text"),
+];
+/// Rows of numbers that are looked up and not computed with.
+const LOOKED_UP: &[&str] = &["ffn_gate_tid2eid.weight"];
+/// llama.cpp's numbers for no pooling and for pooling by rank.
+pub const POOLING_NONE: u64 = 0;
 pub const POOLING_RANK: u64 = 4;
 
 /// # Errors
@@ -42,6 +52,9 @@ pub fn validate_outline(header: &Header) -> Result<(), GgufError> {
     }
     if header.is_projector() {
         return fail("is a projector for images (mmproj), not a language model".into());
+    }
+    if let Some((_, what)) = NOT_RUN.iter().find(|(names, _)| names.contains(&header.architecture())) {
+        return fail(format!("is a model of the architecture {}, {what}", header.architecture()));
     }
     check_layers(header).or_else(fail)?;
     check_vocabulary_kind(header).or_else(fail)?;
@@ -105,7 +118,8 @@ fn check_tensor(tensor: &TensorInfo, alignment: u64) -> Result<u64, String> {
     if is_norm && !kind.is_float() {
         return Err(format!("the tensor {name:?} is {}; llama.cpp computes norms with floats only", kind.name));
     }
-    if name.ends_with(".weight") && kind.is_unfit_for_weights() {
+    let computed = name.ends_with(".weight") && !LOOKED_UP.iter().any(|end| name.ends_with(end));
+    if computed && kind.is_unfit_for_weights() {
         return Err(format!("the tensor {name:?} is {}; llama.cpp computes no layer with that", kind.name));
     }
     Ok(bytes)

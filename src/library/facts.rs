@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::gguf::{Header, POOLING_RANK, Value};
+use crate::gguf::{Header, POOLING_NONE, POOLING_RANK, Value};
 
 /// Facts from a model's header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -152,11 +152,11 @@ fn capabilities(header: &Header) -> Vec<Capability> {
     // Models that are made to embed say how they sum up a text, or that tokens see those behind them.
     match of_architecture("pooling_type").map(Value::as_u64) {
         Some(Some(POOLING_RANK)) => return vec![Capability::Rerank],
-        Some(_) => return vec![Capability::Embeddings],
+        Some(pooling) if pooling != Some(POOLING_NONE) => return vec![Capability::Embeddings],
         None if of_architecture("attention.causal") == Some(&Value::Bool(false)) => {
             return vec![Capability::Embeddings];
         }
-        None => {}
+        _ => {}
     }
     let template = header.text("tokenizer.chat_template").unwrap_or_default();
     let mentions = |words: &[&str]| words.iter().any(|word| template.contains(word));

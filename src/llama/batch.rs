@@ -28,6 +28,7 @@ pub struct Batch {
     context: u32,
     capacity: usize,
     n_tokens_vocab: u32,
+    n_positions: usize,
     tokens: Vec<i32>,
     positions: Vec<i32>,
     /// One sequence a row. `pointers` are made from it just before the call.
@@ -47,6 +48,7 @@ impl Batch {
             context: context.id(),
             capacity,
             n_tokens_vocab: context.model().n_tokens_vocab(),
+            n_positions: context.model().learned_positions().unwrap_or(usize::MAX),
             tokens: Vec::with_capacity(capacity),
             positions: Vec::with_capacity(capacity),
             sequences: Vec::with_capacity(capacity),
@@ -68,13 +70,16 @@ impl Batch {
     /// Adds one token of `seq` at `pos`. With `output`, its logits can be read after the decode.
     ///
     /// # Errors
-    /// A full batch, a token outside the vocabulary, a sequence of another context.
+    /// A full batch, a token outside the vocabulary, a position that the model never learned, a sequence of another context.
     pub fn add(&mut self, token: Token, pos: Pos, seq: SeqId, output: bool) -> Result<(), LlamaError> {
         if self.tokens.len() == self.capacity {
             return Err(LlamaError::BatchFull { capacity: self.capacity });
         }
         if token.index() >= self.n_tokens_vocab {
             return Err(LlamaError::TokenRange { token, n_tokens: self.n_tokens_vocab });
+        }
+        if let Some(pos) = usize::try_from(pos.raw()).ok().filter(|pos| *pos >= self.n_positions) {
+            return Err(LlamaError::PosUnlearned { pos, n_positions: self.n_positions });
         }
         if seq.context != self.context {
             return Err(LlamaError::ForeignObject);

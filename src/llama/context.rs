@@ -446,6 +446,13 @@ impl Context {
         self.raw.as_ptr()
     }
 
+    /// Whether anything is kept of a text from one decode to the next. Models that only embed read a text at once.
+    #[must_use]
+    pub fn keeps_memory(&self) -> bool {
+        // SAFETY: a getter on a live context.
+        !unsafe { llama_sys::llama_get_memory(self.raw()) }.is_null()
+    }
+
     pub(super) fn kv_unified(&self) -> bool {
         self.kv_unified
     }

@@ -47,6 +47,8 @@ pub enum LlamaError {
     ExceedsUbatch { tokens: usize, n_ubatch: usize },
     #[error("position {0} is negative or beyond what llama.cpp can count")]
     PosRange(i64),
+    #[error("position {pos} is beyond those that the model learned: it has {n_positions}")]
+    PosUnlearned { pos: usize, n_positions: usize },
     #[error("sequence {id} is outside 0..{n_seq_max}, the context's n_seq_max")]
     SeqRange { id: u32, n_seq_max: u32 },
     #[error("the sequence id or batch was made by another context")]

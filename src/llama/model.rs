@@ -264,6 +264,13 @@ impl Model {
         unsafe { llama_sys::llama_model_has_encoder(self.raw()) }
     }
 
+    /// Positions that the model has a vector of its own for, and none behind them; `None` where positions are computed.
+    #[must_use]
+    pub fn learned_positions(&self) -> Option<usize> {
+        let table = self.0.header.tensor("position_embd.weight")?;
+        usize::try_from(*table.dims.get(1)?).ok()
+    }
+
     /// Tokens that layers with a sliding window look back; 0 where there are none.
     #[must_use]
     pub fn n_swa(&self) -> usize {
@@ -276,6 +283,12 @@ impl Model {
     pub fn is_recurrent(&self) -> bool {
         // SAFETY: getters on a live model.
         unsafe { llama_sys::llama_model_is_recurrent(self.raw()) || llama_sys::llama_model_is_hybrid(self.raw()) }
+    }
+
+    /// Whether part of a sequence can be shared with another one. DeepSeek V4's cache is compressed, and goes as a whole only.
+    #[must_use]
+    pub fn shares_parts(&self) -> bool {
+        self.0.header.architecture() != "deepseek4"
     }
 
     /// Whether each token attends to later ones too, so that a prompt must fit one physical batch.
@@ -300,6 +313,8 @@ impl Model {
             Some(llama_sys::LLAMA_POOLING_TYPE_MEAN) => Some(Pooling::Mean),
             Some(llama_sys::LLAMA_POOLING_TYPE_RANK) => Some(Pooling::Rank),
             Some(llama_sys::LLAMA_POOLING_TYPE_CLS | llama_sys::LLAMA_POOLING_TYPE_LAST) => Some(Pooling::Token),
+            // A vector for each token is no vector of a text.
+            Some(llama_sys::LLAMA_POOLING_TYPE_NONE) => None,
             // Those that look at a text in both directions are made for nothing else; most take the mean.
             _ => self.is_bidirectional().then_some(Pooling::Mean),
         }

@@ -6,6 +6,7 @@ use crate::llama::{Backend, Context, ContextParams, MemoryUse, Model, ModelParam
 use crate::placement::{self, Bytes, Choice, CpuExperts, GpuLayers, PlacementReport, SplitMode};
 
 use super::error::LoadError;
+use super::layout::Layout;
 use super::local::load_error;
 use super::offload;
 use super::spec::LoadSpec;
@@ -81,9 +82,15 @@ impl Draft {
             return refuse("it has nothing to draft: the model answers with vectors or scores, not with text".into());
         }
         for (model, whose) in [(main, "the model's"), (&self.model, "its own")] {
-            if model.is_recurrent() {
+            if model.is_recurrent() || !model.shares_parts() {
                 return refuse(format!("it cannot draft: {whose} memory is a state that takes no token back"));
             }
+        }
+        let longest = Layout::new(main, spec)?.n_ctx_seq;
+        if let Some(n) = self.model.learned_positions().filter(|n| *n < longest as usize) {
+            return refuse(format!(
+                "it cannot draft: it learned {n} positions, and a request may have {longest} tokens"
+            ));
         }
         let vocabularies = main.vocab().and_then(|main| Ok((main, self.model.vocab()?)));
         let (theirs, own) = vocabularies.map_err(load_error)?;

@@ -26,6 +26,8 @@ pub(super) struct Layout {
     pub parallel: u32,
     /// Those that run, and those that are kept for what they hold.
     pub n_seq_max: u32,
+    /// Each sequence has cells of its own, and none is kept.
+    pub own_cells: bool,
 }
 
 impl Layout {
@@ -38,20 +40,23 @@ impl Layout {
             Some(0) => return Err(LoadError::Failed("--ctx-size 0: it must be at least 1".into())),
             Some(n) => n,
         };
-        Ok(Self::cut(n_ctx, trained, model.is_recurrent(), &spec.serve))
+        let layout = Self::cut(n_ctx, trained, model.is_recurrent(), !model.shares_parts(), &spec.serve);
+        // Positions that the model has no vector for cannot be computed at all.
+        let positions = model.learned_positions().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX);
+        Ok(Self { n_ctx_seq: layout.n_ctx_seq.min(positions), ..layout })
     }
 
-    fn cut(n_ctx: u32, trained: u32, recurrent: bool, serve: &spec::ServeSpec) -> Self {
+    fn cut(n_ctx: u32, trained: u32, recurrent: bool, apart: bool, serve: &spec::ServeSpec) -> Self {
+        let own_cells = apart || serve.deterministic;
         // A recurrent model has a whole state for each sequence, so there are as few as may be.
         let most = if recurrent { *PARALLEL.start() } else { *PARALLEL.end() };
         let chosen = (n_ctx / CELLS_EACH).clamp(*PARALLEL.start(), most);
-        let parallel = serve.parallel.unwrap_or(if serve.deterministic { 4 } else { chosen });
-        // Each runs on cells of its own there, and none is kept.
-        let n_seq_max = if serve.deterministic { parallel } else { (2 * parallel).min(MOST_SEQUENCES) };
-        let share = if serve.deterministic { n_ctx / parallel } else { n_ctx };
+        let parallel = serve.parallel.unwrap_or(if own_cells { 4 } else { chosen });
+        let n_seq_max = if own_cells { parallel } else { (2 * parallel).min(MOST_SEQUENCES) };
+        let share = if own_cells { n_ctx / parallel } else { n_ctx };
         // Whoever asks for a long sequence gets it, and the warning.
         let n_ctx_seq = serve.sequence_tokens.unwrap_or(if share > trained { share } else { trained.min(share) });
-        Self { n_ctx, n_ctx_seq: n_ctx_seq.min(share).max(1), parallel, n_seq_max }
+        Self { n_ctx, n_ctx_seq: n_ctx_seq.min(share).max(1), parallel, n_seq_max, own_cells }
     }
 
     pub fn context(&self, threads: u32, spec: &LoadSpec) -> ContextParams {
@@ -70,7 +75,7 @@ impl Layout {
             },
             kv_type_k: kv_type(spec.serve.cache_type_k),
             kv_type_v: kv_type(spec.serve.cache_type_v),
-            kv_unified: !spec.serve.deterministic,
+            kv_unified: !self.own_cells,
             ..ContextParams::default()
         }
     }
@@ -111,17 +116,18 @@ mod tests {
     #[test]
     fn sequences_follow_the_context() {
         let serve = ServeSpec::default();
-        let parallel = |n_ctx| Layout::cut(n_ctx, 8192, false, &serve).parallel;
+        let parallel = |n_ctx| Layout::cut(n_ctx, 8192, false, false, &serve).parallel;
         assert_eq!([parallel(512), parallel(5120), parallel(65_536)], [8, 10, 16]);
-        assert_eq!(Layout::cut(65_536, 8192, true, &serve).parallel, 8);
+        assert_eq!(Layout::cut(65_536, 8192, true, false, &serve).parallel, 8);
     }
 
     #[test]
     fn a_request_keeps_to_its_share() {
-        let asked = |serve: &ServeSpec| Layout::cut(4096, 8192, false, serve).n_ctx_seq;
+        let asked = |serve: &ServeSpec| Layout::cut(4096, 8192, false, false, serve).n_ctx_seq;
         assert_eq!(asked(&ServeSpec::default()), 4096);
         assert_eq!(asked(&ServeSpec { sequence_tokens: Some(1000), ..ServeSpec::default() }), 1000);
         assert_eq!(asked(&ServeSpec { sequence_tokens: Some(9000), ..ServeSpec::default() }), 4096);
         assert_eq!(asked(&ServeSpec { deterministic: true, ..ServeSpec::default() }), 1024);
+        assert_eq!(Layout::cut(4096, 8192, false, true, &ServeSpec::default()).n_ctx_seq, 1024);
     }
 }

@@ -32,6 +32,7 @@ pub struct LocalRunner {
     /// For models that were made for it, or to rank: those pool a pair of texts to a score.
     embedder: Option<Embedder>,
     ranks: bool,
+    writes: bool,
     defaults: GenerateDefaults,
     adapters: Adapters,
     /// For requests that name no adapters.
@@ -92,7 +93,7 @@ impl LocalRunner {
             threads,
             "model loaded"
         );
-        let ranks = pooling == Some(Pooling::Rank);
+        let (ranks, writes) = (pooling == Some(Pooling::Rank), memory.kept);
         let embedder =
             pooling.is_some().then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
 
@@ -110,7 +111,13 @@ impl LocalRunner {
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
         let (prompts, defaults) = (Prompts::new(vocab, template, engine.n_ctx()), spec.defaults.clone());
-        Ok(Self { engine, prompts, embedder, ranks, defaults, adapters, usual, model, info })
+        Ok(Self { engine, prompts, embedder, ranks, writes, defaults, adapters, usual, model, info })
+    }
+
+    fn must_write(&self) -> Result<(), RunnerError> {
+        let path = if self.ranks { "/v1/rerank" } else { "/v1/embeddings" };
+        let why = || RunnerError::BadRequest(format!("this model writes no texts; it was made for {path}"));
+        if self.writes { Ok(()) } else { Err(why()) }
     }
 
     /// What a request is computed with.
@@ -177,6 +184,7 @@ fn place(
 
 impl Runner for LocalRunner {
     fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+        self.must_write()?;
         self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
         let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
         for spec in specs {
@@ -230,13 +238,13 @@ impl Runner for LocalRunner {
         for input in &spec.inputs {
             let mut tokens = match input {
                 Input::Raw(text) => self.prompts.tokenize(text, true, false)?,
-                Input::Tokens(tokens) => tokens.clone(),
+                Input::Tokens(tokens) => self.prompts.known(tokens)?,
                 Input::Messages(_) | Input::Infill(_) => {
                     return Err(RunnerError::BadRequest("texts are embedded, not conversations".into()));
                 }
             };
             if spec.truncate {
-                tokens.truncate(embedder.longest());
+                self.prompts.truncate(&mut tokens, embedder.longest());
             }
             texts.push(tokens);
         }
@@ -271,6 +279,7 @@ impl Runner for LocalRunner {
     }
 
     fn measure(&self, what: Measure) -> Result<f64, RunnerError> {
+        self.must_write()?;
         let (Measure::Prompt(n) | Measure::Generation(n)) = what;
         if n == 0 || n > self.engine.n_ctx() {
             return Err(RunnerError::BadRequest(format!("{n} tokens do not fit a context of {}", self.engine.n_ctx())));

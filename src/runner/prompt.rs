@@ -65,8 +65,8 @@ impl Prompts {
             Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, form, shown: Vec::new() })
         };
         match &spec.input {
-            Input::Raw(text) => plain(self.tokenize(text, true, true)?),
-            Input::Tokens(tokens) => plain(tokens.clone()),
+            Input::Raw(text) => plain(self.begun(self.tokenize(text, false, true)?)),
+            Input::Tokens(tokens) => plain(self.known(tokens)?),
             Input::Infill(gap) => {
                 let tokenise = |text: &str| self.tokenize(text, false, false);
                 let begin = self.vocab.begin().map(Token::index);
@@ -308,15 +308,47 @@ impl Prompts {
         documents.iter().map(pair).collect()
     }
 
-    /// The template leaves BOS and EOS to the tokeniser.
+    /// Tokens that a client sent.
+    ///
+    /// # Errors
+    /// The first one that the vocabulary does not have.
+    pub fn known(&self, tokens: &[TokenId]) -> Result<Vec<TokenId>, RunnerError> {
+        let n_tokens = self.vocab.n_tokens();
+        match tokens.iter().find(|token| **token >= n_tokens) {
+            None => Ok(tokens.to_vec()),
+            Some(token) => {
+                let why = format!("there is no token {token}: the model's vocabulary has {n_tokens}");
+                Err(RunnerError::BadRequest(why))
+            }
+        }
+    }
+
+    /// Cuts a text off, but for what its vocabulary puts behind each: some models read the whole text there.
+    pub fn truncate(&self, tokens: &mut Vec<TokenId>, longest: usize) {
+        let end =
+            tokens.last().copied().filter(|id| Token::new(*id).is_some_and(|t| self.vocab.control_name(t).is_some()));
+        if tokens.len() > longest {
+            tokens.truncate(longest);
+            if let (Some(end), Some(last)) = (end, tokens.last_mut()) {
+                *last = end;
+            }
+        }
+    }
+
+    /// With what stands in front of any text. What a vocabulary puts behind a text would end it here.
+    fn begun(&self, tokens: Vec<TokenId>) -> Vec<TokenId> {
+        self.vocab.begin().map(Token::index).into_iter().chain(tokens).collect()
+    }
+
+    /// The template leaves BOS to the tokeniser.
     fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
-        let mut tokens = Vec::new();
-        for (number, part) in self.shield().parts(prompt).into_iter().enumerate() {
+        let mut tokens = self.begun(Vec::new());
+        for part in self.shield().parts(prompt) {
             // A name that any text is read as is one only as a whole.
             let torn = !part.control && self.tokenize(part.text, false, false)?.len() == 1;
             let first = part.text.chars().next().filter(|_| torn).map_or(part.text.len(), char::len_utf8);
             let (head, tail) = part.text.split_at(first);
-            tokens.extend(self.tokenize(head, number == 0, part.control)?);
+            tokens.extend(self.tokenize(head, false, part.control)?);
             if !tail.is_empty() {
                 tokens.extend(self.tokenize(tail, false, false)?);
             }

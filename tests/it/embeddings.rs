@@ -99,6 +99,64 @@ fn sentences_are_as_near_as_their_model_says() {
     assert_eq!(answer.json()["usage"]["prompt_tokens"], 8 + 9 + 8);
 }
 
+/// Its table of positions has 512 rows; llama.cpp would read behind it.
+#[test]
+fn no_text_is_longer_than_the_positions_that_the_model_learned() {
+    let mut command = shimmy();
+    command.args(["--base-gguf", minilm().to_str().unwrap(), "--ctx-size", "4096", "serve", "--bind", "127.0.0.1:0"]);
+    let server = Server::spawn(command);
+    let long = "word ".repeat(800);
+    let ask = |path: &str, input: Value| server.post(path, &json!({ "model": "all-minilm-l6-v2", "input": input }));
+    let refused = ask("/v1/embeddings", json!(long));
+    assert!(refused.status == 400 && refused.text().contains("512"), "{}", refused.text());
+
+    // Ollama's clients have texts cut off, which end in `[SEP]` all the same.
+    let cut: Vec<f32> = serde_json::from_value(ask("/api/embed", json!(long)).json()["embeddings"][0].clone()).unwrap();
+    let whole = server.post("/tokenize", &json!({ "model": "all-minilm-l6-v2", "content": long, "add_special": true }));
+    let mut tokens: Vec<u32> = serde_json::from_value(whole.json()["tokens"].clone()).unwrap();
+    tokens.truncate(511);
+    let without = vectors(&ask("/v1/embeddings", json!(tokens)));
+    tokens.push(102);
+    let with = vectors(&ask("/v1/embeddings", json!(tokens)));
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart(&cut, &with[0]) < 1e-5, "{}", apart(&cut, &with[0]));
+    assert!(apart(&cut, &without[0]) > 1e-4, "{}", apart(&cut, &without[0]));
+}
+
+#[test]
+fn what_a_model_was_not_made_for_is_refused_and_hurts_nobody_else() {
+    let server = server_of(&minilm());
+    let model = "all-minilm-l6-v2";
+    let others: Vec<_> = std::thread::scope(|scope| {
+        let unknown =
+            scope.spawn(|| server.post("/v1/embeddings", &json!({ "model": model, "input": [[30521], [30522]] })));
+        let texts = |n: usize| json!({ "model": model, "input": format!("text {n} {}", "and more ".repeat(40)) });
+        let others: Vec<_> = (0..8)
+            .map(|n| {
+                scope.spawn({
+                    let server = &server;
+                    move || server.post("/v1/embeddings", &texts(n)).status
+                })
+            })
+            .collect();
+        let unknown = unknown.join().unwrap();
+        assert!(unknown.status == 400 && unknown.text().contains("no token 30522"), "{}", unknown.text());
+        others.into_iter().map(|other| other.join().unwrap()).collect()
+    });
+    assert_eq!(others, [200; 8]);
+    for (path, body) in [
+        ("/v1/chat/completions", json!({ "messages": [{ "role": "user", "content": "a" }] })),
+        ("/v1/completions", json!({ "prompt": "a" })),
+        ("/api/generate", json!({ "prompt": "a" })),
+        ("/v1/messages", json!({ "messages": [{ "role": "user", "content": "a" }], "max_tokens": 2 })),
+    ] {
+        let mut body = body;
+        body["model"] = json!(model);
+        let refused = server.post(path, &body);
+        assert!(refused.status == 400 && refused.text().contains("/v1/embeddings"), "{path}: {}", refused.text());
+    }
+}
+
 /// MiniLM as a model that ranks: the score is the first number of its pooler, which the base model was trained with.
 fn ranker(path: &Path) {
     let source = minilm();

@@ -23,6 +23,7 @@ const ROWS: &[Row] = &[
     ("every_row_asks_for_outputs", every_row_asks_for_outputs),
     ("batch_and_sequence_of_another_context", batch_and_sequence_of_another_context),
     ("position_beyond_i32", position_beyond_i32),
+    ("position_beyond_those_learned", position_beyond_those_learned),
     ("sequence_beyond_n_seq_max", sequence_beyond_n_seq_max),
     ("partial_seq_cp", partial_seq_cp),
     ("shift_where_impossible", shift_where_impossible),
@@ -203,6 +204,16 @@ fn batch_and_sequence_of_another_context(files: &Files) {
 fn position_beyond_i32(_: &Files) {
     assert!(matches!(Pos::new(usize::MAX), Err(LlamaError::PosRange(_))));
     assert!(matches!(Pos::new(1 << 31), Err(LlamaError::PosRange(_))));
+}
+
+fn position_beyond_those_learned(_: &Files) {
+    let minilm = crate::support::cached("all-minilm-l6-v2.f32.gguf");
+    let model = Model::load(Backend::init().unwrap(), &minilm, &ModelParams::default(), &mut |_| true).unwrap();
+    let context = Context::new(&model, &ContextParams { n_ctx: 1024, ..params() }).unwrap();
+    let (mut batch, seq) = (Batch::new(&context), context.seq(0).unwrap());
+    batch.add(token(101), Pos::new(511).unwrap(), seq, true).unwrap();
+    let added = batch.add(token(101), Pos::new(512).unwrap(), seq, true);
+    assert!(matches!(added, Err(LlamaError::PosUnlearned { pos: 512, n_positions: 512 })));
 }
 
 fn sequence_beyond_n_seq_max(files: &Files) {

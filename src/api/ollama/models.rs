@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::shown;
-use crate::api::{BadRequest, from_value_noting_ignored, schema, written};
+use crate::api::{BadRequest, read_body, schema, written};
 use crate::gguf;
 use crate::library::{Capability, Facts, OllamaLayers};
 use crate::registry::{ModelStatus, State};
@@ -34,7 +34,7 @@ impl ModelRequest {
     /// # Errors
     /// A field of a wrong type, or no name.
     pub fn from_value(body: Value) -> Result<Self, BadRequest> {
-        let (fields, ignored) = from_value_noting_ignored::<ModelFields>(body)?;
+        let (fields, ignored) = read_body::<ModelFields>(&body)?;
         let named = |name: &String| !name.is_empty();
         let name = fields.model.filter(named).or(fields.name.filter(named));
         let name = name.ok_or_else(|| BadRequest("`model` is missing".into()))?;
