@@ -99,6 +99,21 @@ fn sentences_are_as_near_as_their_model_says() {
     assert_eq!(answer.json()["usage"]["prompt_tokens"], 8 + 9 + 8);
 }
 
+/// Whatever number of tokens it is, and not only such that llama.cpp divides evenly among its sequences.
+#[test]
+fn texts_are_embedded_in_a_context_of_any_size() {
+    for size in ["100", "511"] {
+        let mut command = shimmy();
+        command.args(["--base-gguf", minilm().to_str().unwrap(), "--ctx-size", size, "serve", "--bind", "127.0.0.1:0"]);
+        let server = Server::spawn(command);
+        let ask = |words: usize| {
+            server.post("/v1/embeddings", &json!({ "model": "all-minilm-l6-v2", "input": "word ".repeat(words) }))
+        };
+        let size: usize = size.parse().unwrap();
+        assert_eq!((ask(3).status, ask(size - 2).status, ask(size - 1).status), (200, 200, 400), "{size}");
+    }
+}
+
 /// Its table of positions has 512 rows; llama.cpp would read behind it.
 #[test]
 fn no_text_is_longer_than_the_positions_that_the_model_learned() {
