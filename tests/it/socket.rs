@@ -126,6 +126,24 @@ async fn errors_have_their_fixed_words() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let server = Server::start();
+    for request in [None, Some(paris()), Some(long())] {
+        let mut client = Client::connect(&server).await;
+        if let Some(request) = &request {
+            client.send(request.clone()).await;
+            client.text().await;
+        }
+        client.0.close(None).await.unwrap();
+        let mut last = None;
+        while let Some(frame) = client.0.next().await {
+            last = Some(frame.expect("no end without a close frame"));
+        }
+        assert!(matches!(last, Some(Message::Close(_))), "{request:?}: {last:?}");
+    }
+}
+
+#[tokio::test]
 async fn sigterm_closes_an_idle_socket() {
     let mut server = Server::start();
     let mut client = Client::connect(&server).await;

@@ -1,6 +1,7 @@
 //! `GET /ws/generate`: generations one after the other on one WebSocket, steered by control frames.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -43,6 +44,8 @@ struct Gone;
 
 /// Bytes of frames that are kept while a model loads. Beyond that nothing is read, and so no closing noticed.
 const EARLY_BYTES: usize = 64 << 10;
+/// A client's answer to the end of a socket is waited for so long.
+const CLOSING: Duration = Duration::from_secs(1);
 
 struct Socket {
     frames: WebSocket,
@@ -95,8 +98,10 @@ async fn serve(frames: WebSocket, state: AppState, caller: Caller) {
             break;
         }
     }
-    // Closing a socket that is closed already fails, and that is fine.
+    // Fails where the client has closed it; then the answer to that is what the next call sends.
     let _ = socket.frames.send(Message::Close(None)).await;
+    let closed = async { while let Some(Ok(_)) = socket.frames.recv().await {} };
+    let _ = tokio::time::timeout(CLOSING, closed).await;
 }
 
 /// Runs one generation, or says why not. The socket stays open after either.
