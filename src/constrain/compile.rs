@@ -167,9 +167,10 @@ fn grammar(constraint: &Constraint) -> Result<TopLevelGrammar, String> {
     })
 }
 
-/// The schema with our options; llguidance reads them out of the schema itself.
+/// The schema, tightened, with our options; llguidance reads them out of the schema itself.
 #[must_use]
-pub fn with_options(mut schema: Value) -> Value {
+pub fn with_options(schema: Value) -> Value {
+    let mut schema = super::schema::tighten(schema);
     if schema == Value::Bool(true) {
         schema = json!({});
     }

@@ -3,6 +3,7 @@
 mod compile;
 mod filter;
 mod gbnf;
+mod schema;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
