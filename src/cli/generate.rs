@@ -30,52 +30,52 @@ pub(super) struct GenerateArgs {
     #[arg(long = "name", value_name = "NAME", conflicts_with = "model", id = "model_name")]
     name: Option<String>,
     /// What to ask. `-` reads it from stdin.
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     prompt: String,
     /// Instructions in front of the prompt.
-    #[arg(long, conflicts_with = "raw")]
+    #[arg(long, conflicts_with = "raw", allow_hyphen_values = true)]
     system: Option<String>,
     /// Send the prompt as it is, without the model's chat template.
     #[arg(long)]
     raw: bool,
     /// What stands behind a gap that follows the prompt; the model fills it.
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["system", "raw"])]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["system", "raw"], allow_hyphen_values = true)]
     suffix: Option<String>,
     /// Most tokens to generate [default: to the end of the context].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
     /// 0 always takes the most likely token [default: 0.8].
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Keep the K most likely tokens, 0 keeps all [default: 40].
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Keep the most likely tokens up to this probability [default: 0.95].
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Drop tokens less likely than this share of the best [default: 0.05].
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Locally typical sampling, 1 is off [default: 1].
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     typical_p: Option<f32>,
     /// Divides the logits of repeated tokens, 1 is off [default: 1].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
     /// Subtracted once per occurrence, 0 is off [default: 0].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
     /// Subtracted from tokens that occurred, 0 is off [default: 0].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
     /// The same seed gives the same text again.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seed: Option<u32>,
     /// Ends the text before this string. Can be given more than once.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// A regular expression that the whole text must match.
-    #[arg(long, value_name = "REGEX", group = "form")]
+    #[arg(long, value_name = "REGEX", group = "form", allow_hyphen_values = true)]
     regex: Option<String>,
     /// A file with a JSON schema that the text must match.
     #[arg(long, value_name = "FILE", group = "form")]

@@ -12,7 +12,7 @@ pub enum RunnerError {
     #[error("{0}")]
     BadRequest(String),
     #[error(
-        "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size"
+        "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size or --ctx-per-request"
     )]
     PromptTooLong { prompt_tokens: usize, context_tokens: usize },
     /// Try again later.

@@ -275,12 +275,13 @@ impl Registry {
     fn unknown(&self, model: &str, name: &str, asked: Option<&str>) -> NotSettled {
         let there = self.adapters.names(model);
         match asked {
-            Some(asked) if !there.is_empty() => {
-                let known: Vec<String> = there.iter().map(|name| format!("{model}+{name}")).collect();
+            Some(asked) => {
+                let with = there.iter().map(|name| format!("{model}+{name}"));
+                let known: Vec<String> = std::iter::once(model.to_owned()).chain(with).collect();
                 let near = nearest(asked, known.iter().map(String::as_str)).into_iter().map(str::to_owned).collect();
                 RegistryError::NotFound { asked: asked.to_owned(), near, known }.into()
             }
-            _ => {
+            None => {
                 let why = format!("there is no adapter {name:?} for {model} ({})", listed(there.iter()));
                 RunnerError::BadRequest(why).into()
             }

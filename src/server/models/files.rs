@@ -56,7 +56,8 @@ impl Models {
         let status = self.status(source)?.ok_or_else(|| self.not_found(source))?;
         let Ok(name) = self.owned(&status) else {
             // An alias goes first where a name is looked up, so the model of this name would be out of reach.
-            if self.registry.has_model(destination) {
+            destination.parse::<ModelName>().map_err(|error| BadRequest(error.to_string()))?;
+            if self.registry.has_model(destination) || destination.eq_ignore_ascii_case("default") {
                 return Err(taken(destination));
             }
             self.registry.add_alias(destination, &status.name);
