@@ -11,4 +11,4 @@ pub use message::{Message, Role, ToolCall};
 pub use options::{ChatOptions, Tool, ToolChoice};
 pub use shield::{Part, Shield};
 #[cfg(feature = "llama")]
-pub use template::{Ending, Rendered, TemplateChoice, tools_json};
+pub use template::{Ending, Rendered, TemplateChoice, check_named, tools_json};

@@ -61,11 +61,9 @@ impl TemplateChoice {
         if names.iter().any(|name| name == asked) {
             return Ok(Self::Builtin(asked.to_owned()));
         }
-        if Path::new(asked).is_file() {
-            let source = std::fs::read_to_string(asked).map_err(|e| format!("--template {asked}: {e}"))?;
-            return parse(Some(&source)).map(Self::Jinja);
-        }
-        Err(format!("--template {asked}: neither a file nor a known name; known are {}", names.join(", ")))
+        check_named(asked).map_err(|why| format!("--template {why}"))?;
+        let source = std::fs::read_to_string(asked).map_err(|e| format!("--template {asked}: {e}"))?;
+        parse(Some(&source)).map(Self::Jinja)
     }
 
     /// Renders a conversation.
@@ -156,6 +154,18 @@ fn outlines_json(tools: &[Tool]) -> String {
         Tool { name: tool.name.clone(), description: String::new(), parameters }
     };
     tools_json(&tools.iter().map(outline).collect::<Vec<_>>())
+}
+
+/// Whether a template that is named is there: a file, or one of llama.cpp's.
+///
+/// # Errors
+/// In words, with those that are known.
+pub fn check_named(asked: &str) -> Result<(), String> {
+    let names = builtin_names().map_err(|e| e.to_string())?;
+    if Path::new(asked).is_file() || names.iter().any(|name| name == asked) {
+        return Ok(());
+    }
+    Err(format!("{asked}: neither a file nor a known name; known are {}", names.join(", ")))
 }
 
 fn builtin_names() -> Result<Vec<String>, LlamaError> {

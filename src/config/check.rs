@@ -124,11 +124,18 @@ fn fits(adapter: &Path, base: Option<&gguf::Header>) -> Result<(), String> {
 }
 
 fn template(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
-    if let Some(set) = &load.template
-        && is_template_file(&set.value)
-        && !Path::new(&set.value).is_file()
+    let Some(set) = &load.template else { return };
+    if is_template_file(&set.value) {
+        if !Path::new(&set.value).is_file() {
+            say(bytes(&set.origin), format!("{}: there is no such file", set.value));
+        }
+        return;
+    }
+    #[cfg(feature = "llama")]
+    if !is_template_text(&set.value)
+        && let Err(why) = crate::chat::check_named(&set.value)
     {
-        say(bytes(&set.origin), format!("{}: there is no such file", set.value));
+        say(bytes(&set.origin), why);
     }
 }
 
@@ -140,10 +147,13 @@ fn draft(load: &LoadSettings, catalog: &Catalog, say: &mut impl FnMut(Range<usiz
     }
 }
 
+fn is_template_text(template: &str) -> bool {
+    template.contains("{{") || template.contains("{%")
+}
+
 /// Whether a template's setting is neither a template nor a built-in one's name.
 fn is_template_file(template: &str) -> bool {
-    let is_text = template.contains("{{") || template.contains("{%");
-    !is_text && (template.contains(['/', '\\', '.']) || template.starts_with('~'))
+    !is_template_text(template) && (template.contains(['/', '\\', '.']) || template.starts_with('~'))
 }
 
 /// Makes the paths of a file in the directory `dir` independent of where the program runs.

@@ -153,3 +153,43 @@ fn help_has_examples() {
         assert!(help.contains("Example"), "{command}: {help}");
     }
 }
+
+/// Without llama.cpp there are no built-in templates to know.
+#[test]
+fn a_template_that_nobody_has_is_told_by_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |template: &str| {
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, format!("template = '{template}'\n")).unwrap();
+        run(&["--config", path.to_str().unwrap(), "config", "check"])
+    };
+    assert_eq!(check("chatml").status.code(), Some(0));
+    let refused = check("nosuch");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("1:12: nosuch: neither a file nor a known name; known are"),
+        "{}",
+        stderr(&refused)
+    );
+}
+
+#[test]
+fn values_may_begin_with_a_dash() {
+    let smollm2 = smollm2();
+    let args = [
+        "generate",
+        smollm2.to_str().unwrap(),
+        "-p",
+        "- one",
+        "--frequency-penalty",
+        "-0.5",
+        "--stop",
+        "---",
+        "--max-tokens",
+        "1",
+    ];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let refused = run(&["generate", smollm2.to_str().unwrap(), "-p", "x", "--temperature", "-1"]);
+    assert!(stderr(&refused).contains("temperature is -1; it must be a number from 0 to 100"), "{}", stderr(&refused));
+}
