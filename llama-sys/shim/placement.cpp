@@ -8,6 +8,8 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <cstring>
+#include <set>
 
 using shim::fail;
 using shim::guarded;
@@ -46,6 +48,19 @@ std::string shim::oversized_cache(const llama_model & model, const llama_context
     return {};
 }
 
+// Bytes of the weights that lie in a mapped file. llama.cpp tells the whole stretch of the file between the first and the last of
+// them, also what was written anew for the processor, elsewhere, and is never read here again.
+static size_t mapped_weights(const llama_model & model, ggml_backend_buffer_type_t type) {
+    std::set<const void *> seen;
+    size_t                 bytes = 0;
+    for (const auto & [name, tensor] : model.tensors_by_name) {
+        if (tensor->buffer != nullptr && ggml_backend_buffer_get_type(tensor->buffer) == type && seen.insert(tensor->data).second) {
+            bytes += ggml_nbytes(tensor);
+        }
+    }
+    return bytes;
+}
+
 extern "C" {
 
 uint32_t shim_layer_count(const llama_model * model) noexcept { return model->hparams.n_layer_all; }
@@ -70,7 +85,9 @@ int shim_memory_use(const llama_context * ctx, shim_memory * out, size_t capacit
         for (const auto & [type, use] : breakdown) {
             // Memory of the host that a GPU can read is memory of the host.
             ggml_backend_dev_t device = ggml_backend_buft_is_host(type) ? shim::cpu_device() : ggml_backend_buft_get_device(type);
-            *out++ = { device != nullptr ? ggml_backend_dev_name(device) : "", ggml_backend_buft_name(type), use.model, use.context, use.compute };
+            const bool   mapped = strstr(ggml_backend_buft_name(type), "_Mapped") != nullptr;
+            const size_t model  = mapped ? std::min(use.model, mapped_weights(*llama_get_model(ctx), type)) : use.model;
+            *out++ = { device != nullptr ? ggml_backend_dev_name(device) : "", ggml_backend_buft_name(type), model, use.context, use.compute };
         }
         return int(SHIM_OK);
     });
