@@ -31,6 +31,7 @@ const PLAIN_FUNCTIONS: &[&str] = &[
     "llama_vocab_get_add_eos",
     "llama_vocab_get_add_sep",
     "llama_vocab_sep",
+    "llama_vocab_get_suppress_tokens",
     "llama_vocab_fim_pre",
     "llama_vocab_fim_suf",
     "llama_vocab_fim_mid",

@@ -219,6 +219,9 @@ int shim_context_init(llama_model * model, const shim_context_params * p, llama_
         if (const std::string refusal = shim::oversized_cache(*model, params); !refusal.empty()) {
             return fail(SHIM_TOO_LARGE, refusal.c_str());
         }
+        if (const std::string refusal = shim::torn_heads(*model, params.type_k); !refusal.empty()) {
+            return fail(SHIM_REFUSED, refusal.c_str());
+        }
         shim::accelerator::Creation creation(p->accelerate);
         *out = llama_init_from_model(model, params);
         if (*out != nullptr) {

@@ -48,6 +48,19 @@ std::string shim::oversized_cache(const llama_model & model, const llama_context
     return {};
 }
 
+std::string shim::torn_heads(const llama_model & model, ggml_type type_k) {
+    const llama_hparams & hparams = model.hparams;
+    const int64_t         block   = ggml_blck_size(type_k);
+    for (uint32_t layer = 0; layer < hparams.n_layer(); ++layer) {
+        const uint32_t width = hparams.n_embd_head_k(layer);
+        if (hparams.has_kv(layer) && width % block != 0) {
+            return "the model's heads of " + std::to_string(width) + " numbers cannot be kept as " + ggml_type_name(type_k) +
+                   ", in blocks of " + std::to_string(block) + "; use --cache-type-k f16";
+        }
+    }
+    return {};
+}
+
 // Bytes of the weights that lie in a mapped file. llama.cpp tells the whole stretch of the file between the first and the last of
 // them, also what was written anew for the processor, elsewhere, and is never read here again.
 static size_t mapped_weights(const llama_model & model, ggml_backend_buffer_type_t type) {

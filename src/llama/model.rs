@@ -285,10 +285,17 @@ impl Model {
         unsafe { llama_sys::llama_model_is_recurrent(self.raw()) || llama_sys::llama_model_is_hybrid(self.raw()) }
     }
 
-    /// Whether part of a sequence can be shared with another one. DeepSeek V4's cache is compressed, and goes as a whole only.
+    /// Whether part of a sequence can be shared with another one. DeepSeek V4's cache is compressed, and goes as a whole only;
+    /// MiniMax M3 attends to what it was trained to attend to only where each sequence has cells of its own.
     #[must_use]
     pub fn shares_parts(&self) -> bool {
-        self.0.header.architecture() != "deepseek4"
+        !["deepseek4", "minimax-m3"].contains(&self.0.header.architecture())
+    }
+
+    /// Whether it goes from token to token. The others look at a text as a whole, some with a cache all the same.
+    #[must_use]
+    pub fn is_causal(&self) -> bool {
+        !self.is_bidirectional() && self.0.header.architecture() != "llama-embed"
     }
 
     /// Whether each token attends to later ones too, so that a prompt must fit one physical batch.

@@ -107,10 +107,9 @@ impl Sampler {
                 config.presence_penalty,
                 config.penalty_last_n as usize,
             ),
-            banned: if config.ignore_end {
-                vocab.end_tokens().iter().map(|token| token.raw()).collect()
-            } else {
-                Vec::new()
+            banned: {
+                let ends = if config.ignore_end { vocab.end_tokens() } else { &[] };
+                ends.iter().chain(&vocab.suppressed_tokens()).map(|token| token.raw()).collect()
             },
             filters: Chain(filters),
             dist: Chain(dist),

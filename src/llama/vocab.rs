@@ -214,6 +214,23 @@ impl Vocab {
         })
     }
 
+    /// Tokens that the file says must never be written, e.g. those that stand for an image.
+    #[must_use]
+    pub fn suppressed_tokens(&self) -> Vec<Token> {
+        let mut count = 0;
+        // SAFETY: returns NULL or a list that lives as long as the model, and its length.
+        let list = unsafe { llama_sys::llama_vocab_get_suppress_tokens(self.raw(), &raw mut count) };
+        let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0 && !list.is_null()) else {
+            return Vec::new();
+        };
+        // SAFETY: see above.
+        let list = unsafe { std::slice::from_raw_parts(list, count) };
+        list.iter()
+            .filter_map(|token| Token::from_raw(*token))
+            .filter(|token| self.check_range(*token).is_ok())
+            .collect()
+    }
+
     /// What stands at the front of any text, where the vocabulary wants something there.
     #[must_use]
     pub fn begin(&self) -> Option<Token> {

@@ -93,7 +93,7 @@ impl LocalRunner {
             threads,
             "model loaded"
         );
-        let (ranks, writes) = (pooling == Some(Pooling::Rank), memory.kept);
+        let (ranks, writes) = (pooling == Some(Pooling::Rank), memory.kept && model.is_causal());
         let embedder =
             pooling.is_some().then(|| Embedder::new(&model, usual_set.weights(), layout.embedding(threads, spec)));
 

@@ -12,12 +12,18 @@ use super::error::ApiError;
 use super::state::AppState;
 use crate::api::ErrorKind;
 
+/// What a body begins with that was compressed on its way.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
 /// A JSON object. The content type is not asked for: `curl -d` sends another one.
 #[derive(Debug)]
 pub(super) struct JsonBody(pub Value);
 
 impl JsonBody {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        if bytes.starts_with(GZIP) {
+            return Err(ApiError::new(ErrorKind::BadRequest, "bad request: the body is compressed; send it as it is"));
+        }
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("bad request: the body is not JSON: {e}")))?;
         if !value.is_object() {

@@ -44,7 +44,7 @@ const ROWS: &[Row] = &[
     ("logits_of_a_row_without", logits_of_a_row_without),
     ("kv_cache_full", kv_cache_full),
     ("abort_then_reuse", abort_then_reuse),
-    ("quantised_v_without_flash_attention", quantised_v_without_flash_attention),
+    ("quantised_cache_without_flash_attention", quantised_cache_without_flash_attention),
     ("progress_callback_panics", progress_callback_panics),
     ("zero_sizes", zero_sizes),
     ("threads_replaced_between_passes", threads_replaced_between_passes),
@@ -470,10 +470,12 @@ fn abort_then_reuse(files: &Files) {
     decode(&mut context, 0, 10).unwrap();
 }
 
-fn quantised_v_without_flash_attention(files: &Files) {
+fn quantised_cache_without_flash_attention(files: &Files) {
     let model = load(files, &tiny_llama()).unwrap();
-    let params = ContextParams { kv_type_v: KvType::Q8_0, flash_attention: FlashAttention::Off, ..params() };
-    assert!(matches!(Context::new(&model, &params), Err(LlamaError::Native { .. })));
+    for (kv_type_k, kv_type_v) in [(KvType::Q8_0, KvType::F16), (KvType::F16, KvType::Q8_0)] {
+        let params = ContextParams { kv_type_k, kv_type_v, flash_attention: FlashAttention::Off, ..params() };
+        assert!(matches!(Context::new(&model, &params), Err(LlamaError::Native { .. })));
+    }
 }
 
 fn progress_callback_panics(files: &Files) {

@@ -77,6 +77,27 @@ fn a_recurrent_model_says_the_same_with_a_hot_and_a_cold_cache() {
     assert!(cached >= 39, "only {cached} tokens were shared");
 }
 
+/// Of its 286 tokens all but `k`, and those without a text, are never to be written.
+#[test]
+fn tokens_that_the_file_suppresses_are_not_written() {
+    let mut writer = shimmy::gguf::writer::tiny_llama();
+    let suppressed: Vec<i32> = (3..286).filter(|id| *id != 270).chain([100_000, -1]).collect();
+    writer.i32s("tokenizer.ggml.suppress_tokens", &suppressed);
+    let files = tiny::Files::new();
+    let path = files.write("model.gguf", &writer);
+    let model = Model::load(Backend::init().unwrap(), &path, &ModelParams::default(), &mut |_| true).unwrap();
+    let engine = engine(&model, 64);
+    for seed in 0..4 {
+        let sampling = SamplingParams { ignore_eos: true, seed: Some(seed), ..SamplingParams::default() };
+        let job = Job { prompt: vec![1, 270], sampling, max_tokens: Some(8), ..Job::default() };
+        for event in engine.submit(job).unwrap() {
+            if let Event::Token { text, .. } = event.unwrap() {
+                assert!(text.chars().all(|letter| letter == 'k'), "{text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_same_stream_serves_async_code() {
     use futures_util::StreamExt;
