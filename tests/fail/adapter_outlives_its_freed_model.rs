@@ -1,4 +1,5 @@
 //! Nobody but the last owner frees a model, and an adapter is an owner: the pointer that could be freed is private.
+//~ error[E0624]: method `raw` is private
 
 use shimmy::llama::{Adapter, Model};
 

@@ -1,4 +1,6 @@
 //! A context neither moves to another thread nor is shared with one.
+//~ error[E0277]: `NonNull<llama_sys::llama_context>` cannot be sent between threads safely
+//~ error[E0277]: `NonNull<llama_sys::llama_context>` cannot be shared between threads safely
 
 use shimmy::llama::Context;
 

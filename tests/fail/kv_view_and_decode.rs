@@ -1,4 +1,5 @@
 //! A view of the KV cache borrows the context mutably.
+//~ error[E0499]: cannot borrow `*context` as mutable more than once at a time
 
 use shimmy::llama::{Batch, Context};
 

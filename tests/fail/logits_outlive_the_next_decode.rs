@@ -1,4 +1,5 @@
 //! A view of logits borrows the context, so no decode can happen while it is held.
+//~ error[E0502]: cannot borrow `*context` as mutable because it is also borrowed as immutable
 
 use shimmy::llama::{Batch, Context};
 

@@ -1,5 +1,8 @@
 //! The safe wrapper and the engine on it, in this process.
 
+use std::path::Path;
+use std::process::Command;
+
 use shimmy::engine::{AdapterSet, EngineConfig, EngineError, EngineHandle, Event, FinishReason, Job, SamplingParams};
 use shimmy::llama::{Backend, Batch, Context, ContextParams, Model, ModelParams, Pos, Token};
 
@@ -223,8 +226,41 @@ fn the_log_goes_to_tracing_level_for_level() {
     assert!(!log.contains("DEBUG"), "{log}");
 }
 
-/// What must not compile.
+/// Whether a file compiles against the library at `lib`, and the first lines of what the compiler says otherwise.
+fn compile(lib: &Path, file: &Path) -> Result<(), Vec<String>> {
+    let out = tempfile::tempdir().unwrap();
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition=2024", "--crate-type=bin", "--emit=metadata", "--color=never", "--out-dir"]).arg(out.path());
+    rustc.arg("-L").arg(format!("dependency={}", lib.parent().unwrap().display()));
+    rustc.arg("--extern").arg(format!("shimmy={}", lib.display())).arg(file);
+    let output = rustc.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let errors = said.lines().filter(|line| line.starts_with("error[")).map(str::to_owned).collect();
+    if output.status.success() { Ok(()) } else { Err(errors) }
+}
+
+/// What must not compile, each file with the errors that it must give. The library that this test is linked with lies beside it; the
+/// newest one that a sound program compiles against is it.
 #[test]
 fn misuse_that_the_compiler_refuses() {
-    trybuild::TestCases::new().compile_fail("tests/fail/*.rs");
+    let dir = tempfile::tempdir().unwrap();
+    let sound = dir.path().join("sound.rs");
+    std::fs::write(&sound, "fn size(c: &shimmy::llama::Context) -> usize { c.n_ctx() }\nfn main() { let _ = size; }\n")
+        .unwrap();
+    let files = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let mut libs = files(std::env::current_exe().unwrap().parent().unwrap());
+    libs.retain(|path| {
+        path.file_name().unwrap().to_string_lossy().starts_with("libshimmy-")
+            && path.extension().is_some_and(|end| end == "rlib")
+    });
+    libs.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    let lib =
+        libs.iter().rev().find(|lib| compile(lib, &sound).is_ok()).expect("the library that this test is linked with");
+    let misuses = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fail"));
+    assert_eq!(misuses.len(), 4);
+    for file in misuses {
+        let source = std::fs::read_to_string(&file).unwrap();
+        let expected: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//~ ")).map(str::to_owned).collect();
+        assert_eq!(compile(lib, &file), Err(expected), "{}", file.display());
+    }
 }
