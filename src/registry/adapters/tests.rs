@@ -70,7 +70,7 @@ fn what_a_request_names_is_found_or_listed() {
         "there is no adapter \"x\" for stub (there are: poet)"
     );
     let by_name = settle(Some(&["x".into()]), None).expect_err("unknown");
-    assert_eq!(by_name, "model not found: \"stub+x\" (known: stub+poet)");
+    assert_eq!(by_name, "model not found: \"stub+x\"; did you mean \"stub\"? (known: stub, stub+poet)");
     assert!(settle(Some(&["poet".into()]), Some(used("poet"))).expect_err("twice").contains("in one of the two"));
     assert!(settle(None, Some(used("POET"))).expect_err("no file").starts_with("stub+poet could not be loaded: "));
 }

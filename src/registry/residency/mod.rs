@@ -100,6 +100,8 @@ struct Model {
     /// Nobody will ask again.
     retired: bool,
     keep_alive: KeepAlive,
+    /// What holds when it is loaded anew, whatever was asked for meanwhile.
+    own_keep_alive: KeepAlive,
 }
 
 #[derive(Clone, Debug)]
@@ -144,6 +146,7 @@ impl Residency {
         }
         let model = self.models.entry(id).or_insert_with(|| Model::absent(keep_alive));
         model.retired |= retired;
+        model.own_keep_alive = keep_alive;
         if model.place == Place::Absent {
             model.keep_alive = keep_alive;
         }
@@ -315,6 +318,7 @@ impl Residency {
     pub fn left(&mut self, id: ModelId) {
         let model = self.model(id);
         model.place = Place::Absent;
+        model.keep_alive = model.own_keep_alive;
         model.used.clear();
         model.doomed = false;
         self.forget_capacities();
@@ -418,6 +422,7 @@ impl Model {
             doomed: false,
             retired: false,
             keep_alive,
+            own_keep_alive: keep_alive,
         }
     }
 

@@ -181,6 +181,25 @@ fn a_model_leaves_when_its_time_is_over() {
     assert_eq!(small.residency.take_expired(small.now), [2]);
 }
 
+/// One who wants it gone at once does not decide for those who come while it goes.
+#[test]
+fn a_model_that_is_loaded_anew_stays_as_long_as_its_own_setting_says() {
+    let mut small = Small::new("");
+    small.load(1, 400);
+    small.residency.release(1, Some(KeepAlive::NOT), small.now);
+    assert_eq!(small.residency.take_expired(small.now), [1]);
+    let again = small.ask(1);
+    assert_eq!(small.poll(again), Step::Wait, "it leaves first");
+    small.residency.left(1);
+    let Step::Survey { needed } = small.poll(again) else { panic!("it is not there") };
+    small.residency.surveyed(1, needed.then(|| need(400)), room(1000));
+    assert_eq!(small.poll(again), Step::Load);
+    small.residency.loaded(1, need(400), small.now);
+    assert_eq!(small.poll(again), Step::Ready);
+    small.release(1);
+    assert_eq!(small.residency.take_expired(small.now + Duration::from_secs(3600)), [0; 0], "it stays");
+}
+
 #[test]
 fn an_unloaded_model_is_lent_to_nobody_and_a_retired_one_is_forgotten() {
     let mut small = Small::new("");
