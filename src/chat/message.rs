@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -68,6 +68,30 @@ pub struct ToolCall {
     pub name: String,
     /// JSON.
     pub arguments: String,
+}
+
+impl ToolCall {
+    /// The arguments as an object. A call that was cut off has none that could be read: they are given as they are then, below a
+    /// name that no tool expects, for an empty object might be just what one expects.
+    #[must_use]
+    pub fn input(&self) -> Value {
+        if self.arguments.trim().is_empty() {
+            return json!({});
+        }
+        match serde_json::from_str(&self.arguments) {
+            Ok(Value::Object(fields)) => Value::Object(fields),
+            _ => json!({ "INVALID_JSON": self.arguments }),
+        }
+    }
+
+    /// The same with arguments that templates can read, as [`ToolCall::input`] tells them where they are no object.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        if !serde_json::from_str::<Value>(&self.arguments).is_ok_and(|value| value.is_object()) {
+            self.arguments = self.input().to_string();
+        }
+        self
+    }
 }
 
 impl Serialize for ToolCall {

@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 
 use super::error_body;
 use crate::api::{Encoder, ErrorKind, push_json, random_id};
-use crate::chat::ToolCall;
 use crate::engine::{FinishReason, Summary};
 use crate::runner::{Answer, Delta, RunnerError, ToolCallDelta};
 
@@ -237,22 +236,10 @@ pub fn message_body(head: &Head, answer: &Answer, summary: &Summary) -> Value {
         content.push(Block::Text { text: &answer.text });
     }
     for call in &answer.tool_calls {
-        content.push(Block::ToolUse { id: &call.id, name: &call.name, input: input(call) });
+        content.push(Block::ToolUse { id: &call.id, name: &call.name, input: call.input() });
     }
     let stop = head.stop(summary, !answer.tool_calls.is_empty());
     head.message(&content, Some(stop), final_usage(summary))
-}
-
-/// A call that was cut off has no arguments that could be read. They are given as they are then, below a name that no
-/// tool expects, for an empty object might be just what one expects.
-fn input(call: &ToolCall) -> Value {
-    if call.arguments.trim().is_empty() {
-        return json!({});
-    }
-    match serde_json::from_str(&call.arguments) {
-        Ok(Value::Object(fields)) => Value::Object(fields),
-        _ => json!({ "INVALID_JSON": call.arguments }),
-    }
 }
 
 /// In Anthropic's count, what came from the cache is no part of `input_tokens`.

@@ -327,8 +327,8 @@ mod tests {
         assert_eq!(refused("messages", json!([])), "`messages` is empty");
         let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }]);
         assert!(refused("messages", image).starts_with("messages[0].content[0]: parts of type \"image_url\""));
-        let call = json!([{ "role": "assistant", "tool_calls": [{ "id": "1", "function": { "name": "f", "arguments": "[" } }] }]);
-        assert!(refused("messages", call).starts_with("messages[0].tool_calls[0]: "));
+        let call = json!([{ "role": "user", "content": "a", "tool_calls": [{ "id": "1", "function": { "name": "f", "arguments": "{}" } }] }]);
+        assert_eq!(refused("messages", call), "messages[0].tool_calls: only an assistant calls tools");
         assert_eq!(
             refused("messages", json!([{ "role": "tool", "content": "7" }])),
             "messages[0].tool_call_id is missing"

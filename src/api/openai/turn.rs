@@ -77,18 +77,12 @@ impl Turn {
         if role == Role::Tool && self.tool_call_id.is_none() {
             return Err(BadRequest(format!("messages[{index}].tool_call_id is missing")));
         }
-        for (number, call) in self.tool_calls.iter().enumerate() {
-            let arguments = serde_json::from_str::<Value>(&call.arguments);
-            let is_object = arguments.is_ok_and(|value| value.is_object());
-            if role != Role::Assistant || !is_object {
-                return Err(BadRequest(format!(
-                    "messages[{index}].tool_calls[{number}]: an assistant's call has arguments that are a JSON object"
-                )));
-            }
+        if role != Role::Assistant && !self.tool_calls.is_empty() {
+            return Err(BadRequest(format!("messages[{index}].tool_calls: only an assistant calls tools")));
         }
         Ok(Message {
             reasoning_content: self.reasoning_content.filter(|text| !text.is_empty()),
-            tool_calls: self.tool_calls,
+            tool_calls: self.tool_calls.into_iter().map(ToolCall::whole).collect(),
             tool_call_id: self.tool_call_id,
             name: self.name.filter(|_| role == Role::Tool),
             ..Message::new(role, content)

@@ -117,12 +117,7 @@ pub(super) fn add(read: &mut Conversation, item: Item, at: &str) -> Result<(), B
         Some("function_call") => {
             let (id, name) = (given(item.call_id, at, "call_id")?, given(item.name, at, "name")?);
             let arguments = given(item.arguments, at, "arguments")?;
-            if !serde_json::from_str::<Value>(&arguments).is_ok_and(|value| value.is_object()) {
-                return Err(BadRequest(format!(
-                    "{at}.arguments: {arguments:.60?} is not the text of a JSON object; a call that was cut off cannot be gone on from"
-                )));
-            }
-            let call = ToolCall { id, name, arguments };
+            let call = ToolCall { id, name, arguments }.whole();
             read.add(Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") });
         }
         Some("custom_tool_call") => {
