@@ -1,6 +1,6 @@
 //! From a schema or grammar to a filter, for one vocabulary.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +19,9 @@ const LEXER_STATES: usize = 50_000;
 /// Values in a schema, and patterns for names in one of its objects: llguidance compares each with each.
 const SCHEMA_VALUES: usize = 20_000;
 const NAME_PATTERNS: usize = 32;
+/// Remainders of `multipleOf` in a schema, and its decimals. A million takes half a minute to compile.
+const REMAINDERS: u64 = 10_000;
+const DECIMALS: usize = 6;
 /// White space between two parts of a JSON text: a space, or line breaks and what the next line is indented by. Small models
 /// write it for as long as they may, so it is as short as in the grammars that llama.cpp makes of schemas.
 const WHITE_SPACE: &str = r"\x20|(\x0D?\x0A){1,2}[\x20\x09]{0,20}";
@@ -93,6 +96,8 @@ impl Compiler {
         if let Some(error) = matcher.get_error() {
             return Err(reason(&error));
         }
+        // Some that nothing can match are noticed only now.
+        matcher.deep_clone().compute_mask_or_eos().map_err(|error| reason(&error.to_string()))?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_front((key, matcher.deep_clone()));
         kept.truncate(KEPT);
@@ -107,6 +112,9 @@ fn reason(error: &str) -> String {
         return format!("the regular expression: {why}");
     }
     let first = error.lines().next().unwrap_or_default();
+    if first == "NoExtensionBias" {
+        return "no text has this form: what it is made of goes round in a circle".into();
+    }
     match first.char_indices().nth(MOST_CHARACTERS) {
         Some((end, _)) => format!("{}…", &first[..end]),
         None => first.to_owned(),
@@ -126,13 +134,34 @@ fn check_size(constraint: &Constraint) -> Result<(), String> {
     }
 }
 
+/// llguidance has a state for each remainder, of all divisors that meet in one number.
+fn check_divisors(divisors: &BTreeSet<u64>) -> Result<(), String> {
+    let states = divisors.iter().fold(1_u64, |product, divisor| product.saturating_mul(*divisor));
+    if states <= REMAINDERS {
+        return Ok(());
+    }
+    Err(format!(
+        "multipleOf: the numbers that are given have a product of {states}; at most {REMAINDERS} is taken, without decimal points"
+    ))
+}
+
+/// A divisor without its decimal point, `25` for `0.25`.
+fn digits(divisor: &str) -> Result<u64, String> {
+    let fraction = divisor.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let whole = divisor.replace('.', "").parse();
+    whole
+        .ok()
+        .filter(|_| fraction <= DECIMALS)
+        .ok_or_else(|| format!("multipleOf is {divisor}; at most {DECIMALS} decimals are taken"))
+}
+
 /// The JSON value that the text begins with, as llguidance reads it.
 fn first_value(text: &str) -> Option<Value> {
     serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
 }
 
 fn check_schemas(mut pending: Vec<&Value>, most_patterns: usize) -> Result<(), String> {
-    let mut values = 0;
+    let (mut values, mut divisors) = (0, BTreeSet::new());
     while let Some(value) = pending.pop() {
         values += 1;
         if values > SCHEMA_VALUES {
@@ -148,6 +177,10 @@ fn check_schemas(mut pending: Vec<&Value>, most_patterns: usize) -> Result<(), S
                         0 => "a schema within a grammar cannot have `patternProperties`".into(),
                         most => format!("patternProperties has {patterns} patterns; at most {most} are taken"),
                     });
+                }
+                if let Some(divisor) = fields.get("multipleOf").filter(|value| value.is_number()) {
+                    divisors.insert(digits(&divisor.to_string())?);
+                    check_divisors(&divisors)?;
                 }
                 pending.extend(fields.values());
             }
@@ -318,7 +351,28 @@ ws ::= | " " | "\n" [ \t]{0,20}
                 Constraint::Lark(format!("start: {}", deep(20_000, "\"a\""))),
                 Some("1(37): lark grammar too deeply nested (at \"(\" ('('))"),
             ),
-            (Constraint::Lark("start: start start".into()), Some("NoExtensionBias")),
+            (
+                Constraint::Lark("start: start start".into()),
+                Some("no text has this form: what it is made of goes round in a circle"),
+            ),
+            (
+                Constraint::JsonSchema(json!({ "$ref": "#" })),
+                Some("no text has this form: what it is made of goes round in a circle"),
+            ),
+            (
+                Constraint::JsonSchema(json!({ "type": "integer", "multipleOf": 1_000_003 })),
+                Some(
+                    "multipleOf: the numbers that are given have a product of 1000003; at most 10000 is taken, without decimal points",
+                ),
+            ),
+            (
+                Constraint::JsonSchema(json!({ "multipleOf": 1e-10 })),
+                Some("multipleOf is 1e-10; at most 6 decimals are taken"),
+            ),
+            (
+                Constraint::JsonSchema(json!({ "items": { "multipleOf": 0.25 }, "not-a-word": { "multipleOf": 5 } })),
+                None,
+            ),
             (
                 Constraint::Lark(doubling()),
                 Some("at 36(6): initial lexer configuration (grammar) too big (limit for this grammar: 1000000)"),

@@ -190,6 +190,7 @@ impl Runner for LocalRunner {
         for spec in specs {
             let spec = self.defaults.apply(spec);
             let adapters = self.adapters_for(spec.lora.as_deref())?;
+            self.prompts.known(&spec.sampling.logit_bias.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
             let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
             self.engine.fits(&tokens)?;
             for (answer, prompt) in (0..answers).zip(repeat_n(tokens, answers as usize)) {

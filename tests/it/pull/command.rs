@@ -89,7 +89,8 @@ fn models_are_pulled_made_run_and_removed_by_what_the_ollama_command_sends() {
     ];
     for parts in said {
         let last = parts.last().unwrap();
-        assert_eq!((&last["done"], &last["eval_count"]), (&json!(true), &json!(2)), "{last}");
+        // The model is a random one, and may end at once.
+        assert!(last["done"] == true && matches!(last["eval_count"].as_u64(), Some(1 | 2)), "{last}");
         assert!(last["total_duration"].as_u64() >= last["eval_duration"].as_u64(), "{last}");
     }
     assert_eq!(ollama.listed("/api/ps"), ["mine:latest"]);
