@@ -125,14 +125,12 @@ fn fits(adapter: &Path, base: Option<&gguf::Header>) -> Result<(), String> {
 
 fn template(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
     let Some(set) = &load.template else { return };
-    if is_template_file(&set.value) {
-        if !Path::new(&set.value).is_file() {
-            say(bytes(&set.origin), format!("{}: there is no such file", set.value));
-        }
-        return;
+    if is_template_file(&set.value) && !Path::new(&set.value).is_file() {
+        say(bytes(&set.origin), format!("{}: there is no such file", set.value));
     }
     #[cfg(feature = "llama")]
     if !is_template_text(&set.value)
+        && !is_template_file(&set.value)
         && let Err(why) = crate::chat::check_named(&set.value)
     {
         say(bytes(&set.origin), why);
