@@ -258,7 +258,8 @@ impl Header {
     fn commonest_type(&self) -> String {
         let mut elements: HashMap<u32, u64> = HashMap::new();
         for tensor in self.tensors.iter().filter(|tensor| tensor.dims.len() >= 2) {
-            *elements.entry(tensor.type_id).or_default() += tensor.elements().unwrap_or(0);
+            let sum = elements.entry(tensor.type_id).or_default();
+            *sum = sum.saturating_add(tensor.elements().unwrap_or(0));
         }
         let most = elements.into_iter().max_by_key(|(id, n)| (*n, *id)).map(|(id, _)| id);
         most.and_then(TensorType::from_id).map_or_else(|| "unknown".into(), |kind| kind.name.to_owned())
