@@ -92,11 +92,11 @@ def convert(safetensors, vocab, config, name, out):
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(meta))
     head += b"".join(text(key) + value(kind, one) for key, kind, one in meta)
     at = 0
-    for name, tensor in tensors.items():
-        assert tensor["dtype"] == "F32", (name, tensor)
+    for tensor_name, tensor in tensors.items():
+        assert tensor["dtype"] == "F32", (tensor_name, tensor)
         # The innermost dimension comes first.
         shape = tensor["shape"][::-1]
-        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, at)
+        head += text(tensor_name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, at)
         begin, end = tensor["data_offsets"]
         at += end - begin + -(end - begin) % ALIGNMENT
     out.write(head + bytes(-len(head) % ALIGNMENT))

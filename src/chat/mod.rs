@@ -8,7 +8,7 @@ mod shield;
 mod template;
 
 pub use message::{Message, Role, ToolCall};
-pub use options::{ChatOptions, Tool, ToolChoice};
+pub use options::{ChatOptions, Tool, ToolChoice, is_template_text};
 pub use shield::{Part, Shield};
 #[cfg(feature = "llama")]
-pub use template::{Ending, Rendered, TemplateChoice, check_named, tools_json};
+pub use template::{Ending, Rendered, TemplateChoice, is_builtin, tools_json};

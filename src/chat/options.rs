@@ -3,6 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Whether a template's setting is the template itself, in Jinja.
+#[must_use]
+pub fn is_template_text(template: &str) -> bool {
+    template.contains("{{") || template.contains("{%")
+}
+
 /// A function that the model may ask for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tool {

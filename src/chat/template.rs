@@ -9,7 +9,7 @@ use crate::llama::{
 };
 
 use super::message::Message;
-use super::options::{ChatOptions, Tool, ToolChoice};
+use super::options::{ChatOptions, Tool, ToolChoice, is_template_text};
 
 /// A rendered prompt.
 #[derive(Debug)]
@@ -54,14 +54,12 @@ impl TemplateChoice {
         let Some(asked) = asked else {
             return if model.chat_template().is_some() { parse(None).map(Self::Jinja) } else { Ok(Self::Plain) };
         };
-        if asked.contains("{{") || asked.contains("{%") {
+        if is_template_text(asked) {
             return parse(Some(asked)).map(Self::Jinja);
         }
-        let names = builtin_names().map_err(|e| e.to_string())?;
-        if names.iter().any(|name| name == asked) {
+        if is_builtin(asked).map_err(|why| format!("--template {why}"))? {
             return Ok(Self::Builtin(asked.to_owned()));
         }
-        check_named(asked).map_err(|why| format!("--template {why}"))?;
         let source = std::fs::read_to_string(asked).map_err(|e| format!("--template {asked}: {e}"))?;
         parse(Some(&source)).map(Self::Jinja)
     }
@@ -156,18 +154,18 @@ fn outlines_json(tools: &[Tool]) -> String {
     tools_json(&tools.iter().map(outline).collect::<Vec<_>>())
 }
 
-/// Whether a template that is named is there: a file, or one of llama.cpp's.
+/// Whether a template that is named is one of llama.cpp's, or a file.
 ///
 /// # Errors
-/// In words, with those that are known.
-pub fn check_named(asked: &str) -> Result<(), String> {
-    let names = builtin_names().map_err(|e| e.to_string())?;
-    if Path::new(asked).is_file() || names.iter().any(|name| name == asked) {
-        return Ok(());
+/// Where it is neither: in words, with those that are known.
+pub fn is_builtin(asked: &str) -> Result<bool, String> {
+    let names = builtin_template_names().map_err(|e| e.to_string())?;
+    let names: Vec<String> = serde_json::from_str(&names).unwrap_or_default();
+    if names.iter().any(|name| name == asked) {
+        return Ok(true);
+    }
+    if Path::new(asked).is_file() {
+        return Ok(false);
     }
     Err(format!("{asked}: neither a file nor a known name; known are {}", names.join(", ")))
-}
-
-fn builtin_names() -> Result<Vec<String>, LlamaError> {
-    Ok(serde_json::from_str(&builtin_template_names()?).unwrap_or_default())
 }

@@ -9,6 +9,7 @@ use super::file::{Model, Settings};
 use super::keys::LoadSettings;
 use super::setting::{Origin, Set};
 use super::{Catalog, drafts};
+use crate::chat::is_template_text;
 use crate::gguf;
 use crate::library::untagged;
 use crate::runner::ModelSource;
@@ -131,7 +132,7 @@ fn template(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
     #[cfg(feature = "llama")]
     if !is_template_text(&set.value)
         && !is_template_file(&set.value)
-        && let Err(why) = crate::chat::check_named(&set.value)
+        && let Err(why) = crate::chat::is_builtin(&set.value)
     {
         say(bytes(&set.origin), why);
     }
@@ -143,10 +144,6 @@ fn draft(load: &LoadSettings, catalog: &Catalog, say: &mut impl FnMut(Range<usiz
     if let Err(why) = found.and_then(|path| gguf::Header::open(&path).map_err(|error| error.to_string())) {
         say(bytes(&set.origin), why);
     }
-}
-
-fn is_template_text(template: &str) -> bool {
-    template.contains("{{") || template.contains("{%")
 }
 
 /// Whether a template's setting is neither a template nor a built-in one's name.

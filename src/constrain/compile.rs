@@ -96,10 +96,11 @@ impl Compiler {
         if let Some(error) = matcher.get_error() {
             return Err(reason(&error));
         }
-        // Some that nothing can match are noticed only now.
-        matcher.deep_clone().compute_mask_or_eos().map_err(|error| reason(&error.to_string()))?;
+        // Some that nothing can match are noticed only with the first mask.
+        let mut copy = matcher.deep_clone();
+        copy.compute_mask_or_eos().map_err(|error| reason(&error.to_string()))?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_front((key, matcher.deep_clone()));
+        kept.push_front((key, copy));
         kept.truncate(KEPT);
         Ok(Box::new(Guide::new(matcher, Arc::clone(&self.ends))))
     }
@@ -152,7 +153,7 @@ fn digits(divisor: &str) -> Result<u64, String> {
     whole
         .ok()
         .filter(|_| fraction <= DECIMALS)
-        .ok_or_else(|| format!("multipleOf is {divisor}; at most {DECIMALS} decimals are taken"))
+        .ok_or_else(|| format!("multipleOf is {divisor}; numbers of at most {DECIMALS} decimals are taken"))
 }
 
 /// The JSON value that the text begins with, as llguidance reads it.
@@ -367,7 +368,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
             ),
             (
                 Constraint::JsonSchema(json!({ "multipleOf": 1e-10 })),
-                Some("multipleOf is 1e-10; at most 6 decimals are taken"),
+                Some("multipleOf is 1e-10; numbers of at most 6 decimals are taken"),
             ),
             (
                 Constraint::JsonSchema(json!({ "items": { "multipleOf": 0.25 }, "not-a-word": { "multipleOf": 5 } })),

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 /// Integers that name no limits have at most as many digits as 64 bits hold for certain.
 const WIDEST: i64 = 1_000_000_000_000_000_000;
 
-/// Words with which parts of a schema look at each other's fields: closing one would forbid what another asks for.
+/// Words with which parts of a schema look at each other: closing one would forbid what another asks for, or let through what
+/// two of `oneOf` allow.
 const ENTANGLED: &[&str] =
     &["if", "then", "else", "not", "dependentSchemas", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"];
 
@@ -21,8 +22,8 @@ pub fn tighten(mut schema: Value) -> Value {
     each(&mut schema, &mut |fields| {
         if !entangled {
             close(fields);
+            limit(fields);
         }
-        limit(fields);
     });
     schema
 }
@@ -31,7 +32,9 @@ fn is_entangled(fields: &Map<String, Value>) -> bool {
     let several = fields.get("allOf").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
     let beside = fields.contains_key("properties")
         && ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|word| fields.contains_key(*word));
-    several || beside || ENTANGLED.iter().any(|word| fields.contains_key(*word))
+    // With a discriminator they have a field that tells them apart.
+    let exclusive = fields.contains_key("oneOf") && !fields.contains_key("discriminator");
+    several || beside || exclusive || ENTANGLED.iter().any(|word| fields.contains_key(*word))
 }
 
 fn close(fields: &mut Map<String, Value>) {
@@ -81,7 +84,7 @@ fn each(schema: &mut Value, found: &mut dyn FnMut(&mut Map<String, Value>)) {
             ("items" | "prefixItems" | "allOf" | "anyOf" | "oneOf", Value::Array(list)) => {
                 list.iter_mut().for_each(|schema| each(schema, found));
             }
-            ("items" | "additionalItems" | "additionalProperties" | "contains", schema) => each(schema, found),
+            ("items" | "additionalItems" | "additionalProperties", schema) => each(schema, found),
             _ => {}
         }
     }
@@ -99,6 +102,9 @@ mod tests {
         assert_eq!(tighten(name.clone()), closed);
         let within = |part: &Value| json!({ "$defs": { "a": part }, "anyOf": [part, { "type": "array", "items": part }], "allOf": [{ "$ref": "#/$defs/a" }] });
         assert_eq!(tighten(within(&name)), within(&closed));
+        let told_apart =
+            |part: &Value| json!({ "oneOf": [part, part], "discriminator": { "propertyName": "properties" } });
+        assert_eq!(tighten(told_apart(&name)), told_apart(&closed));
         for open in [
             json!({ "type": "object" }),
             json!({ "properties": {}, "additionalProperties": true }),
@@ -109,6 +115,8 @@ mod tests {
             json!({ "allOf": [{ "properties": { "a": true } }, { "properties": { "b": true } }] }),
             json!({ "properties": { "a": true }, "anyOf": [{ "properties": { "b": true } }] }),
             json!({ "properties": { "a": { "properties": {} } }, "if": { "properties": { "a": true } } }),
+            json!({ "oneOf": [{ "properties": { "a": { "type": "integer" } } }, { "properties": { "b": true } }] }),
+            json!({ "contains": { "properties": {} } }),
             json!({ "enum": [{ "properties": {} }] }),
             json!({ "default": { "properties": {} } }),
         ] {

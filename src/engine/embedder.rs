@@ -153,8 +153,7 @@ fn create(
     tokens: usize,
 ) -> Result<Context, LlamaError> {
     let needed = u32::try_from(tokens).unwrap_or(u32::MAX).checked_next_power_of_two().unwrap_or(u32::MAX);
-    // llama.cpp lays the graph out for as many tokens in each sequence, and then aborts where they are not as many as the batch's.
-    let n_batch = needed.max(FIRST_BATCH).min(params.n_batch).next_multiple_of(params.n_seq_max.max(1));
+    let n_batch = needed.max(FIRST_BATCH).min(params.n_batch);
     let mut context =
         Context::new(model, &ContextParams { n_batch, n_ubatch: n_batch, n_ctx: n_batch, ..params.clone() })?;
     context.set_adapters(adapters)?;

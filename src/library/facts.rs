@@ -153,8 +153,9 @@ fn capabilities(header: &Header) -> Vec<Capability> {
     match of_architecture("pooling_type").map(Value::as_u64) {
         Some(Some(POOLING_RANK)) => return vec![Capability::Rerank],
         Some(pooling) if pooling != Some(POOLING_NONE) => return vec![Capability::Embeddings],
-        None if of_architecture("attention.causal") == Some(&Value::Bool(false)) => {
-            return vec![Capability::Embeddings];
+        // It neither writes nor sums a text up.
+        pooling if of_architecture("attention.causal") == Some(&Value::Bool(false)) => {
+            return if pooling.is_none() { vec![Capability::Embeddings] } else { Vec::new() };
         }
         _ => {}
     }
@@ -223,6 +224,7 @@ mod tests {
         };
         assert_eq!(number("llama.pooling_type", 1), ["embeddings"]);
         assert_eq!(number("llama.pooling_type", 4), ["rerank"]);
+        assert_eq!(number("llama.pooling_type", 0)[0], "completion");
         assert_eq!(number("llama.vision.block_count", 2), ["completion", "vision"]);
         let bidirectional = capabilities(|w| {
             w.bool("llama.attention.causal", false);

@@ -46,7 +46,7 @@ impl KvType {
 pub struct ContextParams {
     /// KV cells in total; 0 takes the model's training context.
     pub n_ctx: u32,
-    /// Most tokens in one [`Batch`].
+    /// Most tokens in one [`Batch`]. Embedding contexts round it up to a multiple of `n_seq_max`.
     pub n_batch: u32,
     /// Most tokens computed at once. Embedding contexts raise it to `n_batch`.
     pub n_ubatch: u32,
@@ -153,10 +153,13 @@ impl Context {
         let whole_prompt = params.embeddings || model.is_bidirectional();
         let n_outputs_max =
             if params.embeddings || params.n_outputs_max == 0 { 0 } else { params.n_outputs_max.max(params.n_seq_max) };
+        // llama.cpp lays out as many tokens in each sequence, and with pooling aborts where those are more than the batch's.
+        let n_batch =
+            if params.embeddings { params.n_batch.next_multiple_of(params.n_seq_max) } else { params.n_batch };
         let raw_params = llama_sys::shim_context_params {
             n_ctx: params.n_ctx,
-            n_batch: params.n_batch,
-            n_ubatch: if whole_prompt { params.n_batch } else { params.n_ubatch },
+            n_batch,
+            n_ubatch: if whole_prompt { n_batch } else { params.n_ubatch },
             n_seq_max: params.n_seq_max,
             n_outputs_max,
             n_threads: i32::try_from(params.n_threads.max(1)).unwrap_or(1),

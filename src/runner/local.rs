@@ -115,9 +115,15 @@ impl LocalRunner {
     }
 
     fn must_write(&self) -> Result<(), RunnerError> {
-        let path = if self.ranks { "/v1/rerank" } else { "/v1/embeddings" };
-        let why = || RunnerError::BadRequest(format!("this model writes no texts; it was made for {path}"));
-        if self.writes { Ok(()) } else { Err(why()) }
+        if self.writes {
+            return Ok(());
+        }
+        let made_for = match (&self.embedder, self.ranks) {
+            (_, true) => "it was made for /v1/rerank",
+            (Some(_), false) => "it was made for /v1/embeddings",
+            (None, false) => "its file names no way to sum one up, either",
+        };
+        Err(RunnerError::BadRequest(format!("this model writes no texts; {made_for}")))
     }
 
     /// What a request is computed with.
@@ -190,7 +196,7 @@ impl Runner for LocalRunner {
         for spec in specs {
             let spec = self.defaults.apply(spec);
             let adapters = self.adapters_for(spec.lora.as_deref())?;
-            self.prompts.known(&spec.sampling.logit_bias.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+            self.prompts.check_tokens(spec.sampling.logit_bias.iter().map(|(token, _)| *token))?;
             let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
             self.engine.fits(&tokens)?;
             for (answer, prompt) in (0..answers).zip(repeat_n(tokens, answers as usize)) {
@@ -239,7 +245,10 @@ impl Runner for LocalRunner {
         for input in &spec.inputs {
             let mut tokens = match input {
                 Input::Raw(text) => self.prompts.tokenize(text, true, false)?,
-                Input::Tokens(tokens) => self.prompts.known(tokens)?,
+                Input::Tokens(tokens) => {
+                    self.prompts.check_tokens(tokens.iter().copied())?;
+                    tokens.clone()
+                }
                 Input::Messages(_) | Input::Infill(_) => {
                     return Err(RunnerError::BadRequest("texts are embedded, not conversations".into()));
                 }

@@ -66,7 +66,10 @@ impl Prompts {
         };
         match &spec.input {
             Input::Raw(text) => plain(self.begun(self.tokenize(text, false, true)?)),
-            Input::Tokens(tokens) => plain(self.known(tokens)?),
+            Input::Tokens(tokens) => {
+                self.check_tokens(tokens.iter().copied())?;
+                plain(tokens.clone())
+            }
             Input::Infill(gap) => {
                 let tokenise = |text: &str| self.tokenize(text, false, false);
                 let begin = self.vocab.begin().map(Token::index);
@@ -308,14 +311,14 @@ impl Prompts {
         documents.iter().map(pair).collect()
     }
 
-    /// Tokens that a client sent.
+    /// Looks up what a client sent.
     ///
     /// # Errors
-    /// The first one that the vocabulary does not have.
-    pub fn known(&self, tokens: &[TokenId]) -> Result<Vec<TokenId>, RunnerError> {
+    /// The first token that the vocabulary does not have.
+    pub fn check_tokens(&self, tokens: impl IntoIterator<Item = TokenId>) -> Result<(), RunnerError> {
         let n_tokens = self.vocab.n_tokens();
-        match tokens.iter().find(|token| **token >= n_tokens) {
-            None => Ok(tokens.to_vec()),
+        match tokens.into_iter().find(|token| *token >= n_tokens) {
+            None => Ok(()),
             Some(token) => {
                 let why = format!("there is no token {token}: the model's vocabulary has {n_tokens}");
                 Err(RunnerError::BadRequest(why))

@@ -48,6 +48,12 @@ fn schemas() -> Vec<(Value, Check)> {
             closed(json!({ "kind": { "const": "b" }, "t": { "type": "string", "maxLength": 9 } }), json!(["kind", "t"]))] }),
             |v| (v["kind"] == "a" && v["n"].is_number()) || (v["kind"] == "b" && v["t"].is_string()),
         ),
+        // What it does not close is closed all the same, or few answers would end.
+        (
+            json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": 20 }, "people": { "type": "integer" } },
+                "required": ["name", "people"] }),
+            |v| v["name"].is_string() && v["people"].is_i64() && v.as_object().is_some_and(|fields| fields.len() == 2),
+        ),
         (json!({ "$ref": "#/$defs/color", "$defs": { "color": { "enum": ["red", "blue"] } } }), |v| {
             v == "red" || v == "blue"
         }),

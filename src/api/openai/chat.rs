@@ -329,6 +329,11 @@ mod tests {
         assert!(refused("messages", image).starts_with("messages[0].content[0]: parts of type \"image_url\""));
         let call = json!([{ "role": "user", "content": "a", "tool_calls": [{ "id": "1", "function": { "name": "f", "arguments": "{}" } }] }]);
         assert_eq!(refused("messages", call), "messages[0].tool_calls: only an assistant calls tools");
+        let mut cut_off = body.clone();
+        cut_off["messages"] = json!([{ "role": "assistant", "tool_calls": [{ "id": "1", "function": { "name": "f", "arguments": "[" } }] }]);
+        let asked = ChatRequest::from_value(cut_off).and_then(ChatRequest::into_spec).expect("it can be gone on from");
+        let Input::Messages(turns) = asked.input else { panic!("a conversation") };
+        assert_eq!(turns[0].tool_calls[0].arguments, "{\"INVALID_JSON\":\"[\"}");
         assert_eq!(
             refused("messages", json!([{ "role": "tool", "content": "7" }])),
             "messages[0].tool_call_id is missing"

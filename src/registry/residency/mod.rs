@@ -99,8 +99,8 @@ struct Model {
     doomed: bool,
     /// Nobody will ask again.
     retired: bool,
+    /// While it is loaded: what the last request that said so asked for, else its own.
     keep_alive: KeepAlive,
-    /// What holds when it is loaded anew, whatever was asked for meanwhile.
     own_keep_alive: KeepAlive,
 }
 
@@ -147,9 +147,6 @@ impl Residency {
         let model = self.models.entry(id).or_insert_with(|| Model::absent(keep_alive));
         model.retired |= retired;
         model.own_keep_alive = keep_alive;
-        if model.place == Place::Absent {
-            model.keep_alive = keep_alive;
-        }
         self.next_ticket += 1;
         self.asks.insert(self.next_ticket, Ask { model: id, answer: None });
         Some(self.next_ticket)
@@ -243,6 +240,7 @@ impl Residency {
         }
         let model = self.model(id);
         model.place = Place::Resident { leases, last_asked: now, idle_since: now };
+        model.keep_alive = model.own_keep_alive;
         model.used.clone_from(&used.bytes);
         model.need = (!used.reduced).then_some(used);
         model.squeezed = false;
@@ -318,7 +316,6 @@ impl Residency {
     pub fn left(&mut self, id: ModelId) {
         let model = self.model(id);
         model.place = Place::Absent;
-        model.keep_alive = model.own_keep_alive;
         model.used.clear();
         model.doomed = false;
         self.forget_capacities();

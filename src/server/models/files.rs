@@ -55,8 +55,8 @@ impl Models {
     pub fn copy(&self, source: &str, destination: &str) -> Result<(), ApiError> {
         let status = self.status(source)?.ok_or_else(|| self.not_found(source))?;
         let Ok(name) = self.owned(&status) else {
-            // An alias goes first where a name is looked up, so the model of this name would be out of reach.
             destination.parse::<ModelName>().map_err(|error| BadRequest(error.to_string()))?;
+            // An alias goes first where a name is looked up, so the model of this name would be out of reach.
             if self.registry.has_model(destination) || destination.eq_ignore_ascii_case("default") {
                 return Err(taken(destination));
             }
