@@ -24,7 +24,7 @@ VENDOR = ROOT / "vendor"
 TREE = VENDOR / "llama.cpp"
 MANIFEST = VENDOR / "llama.cpp.sha256"
 SUBMODULE = "vendor/llama.cpp"
-COMPILED = ["CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "vendor"]
+COMPILED = ["CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "tools/mtmd", "vendor"]
 # In a tree that came from the package: the list that it was filled from. It tells an old pin from an edited tree.
 STAMP = ".filled-from.sha256"
 

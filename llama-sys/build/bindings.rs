@@ -9,6 +9,7 @@ const PLAIN_FUNCTIONS: &[&str] = &[
     "llama_model_get_vocab",
     "llama_model_n_ctx_train",
     "llama_model_n_embd",
+    "llama_model_n_embd_inp",
     "llama_model_n_embd_out",
     "llama_model_n_cls_out",
     "llama_model_n_layer",
@@ -66,6 +67,7 @@ pub fn generate(source: &Path, out_dir: &Path) -> Result<(), String> {
     let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     let header = shim.join("shim.h");
     println!("cargo::rerun-if-changed={}", shim.display());
+    println!("cargo::rerun-if-changed={}", shim.with_file_name("cmake").display());
     println!("cargo::rerun-if-env-changed=LIBCLANG_PATH");
 
     let mut builder = bindgen::Builder::default()

@@ -114,6 +114,9 @@ pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<Pat
             options.push((format!("CMAKE_{language}_FLAGS"), flags));
         }
     }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    options.push(("SHIMMY_SHIM_DIR".into(), here.join("shim").display().to_string()));
+    options.push(("CMAKE_PROJECT_llama.cpp_INCLUDE".into(), here.join("cmake/mtmd.cmake").display().to_string()));
     let dir = shared_dir(source, features, &options, out_dir)?;
 
     // Cargo may run two profiles at once; the second waits and then finds everything built.
@@ -122,7 +125,7 @@ pub fn build(source: &Source, features: &Features, out_dir: &Path) -> Result<Pat
     lock.lock().map_err(|e| format!("{}: {e}", lock_path.display()))?;
 
     let mut config = cmake::Config::new(&source.dir);
-    config.out_dir(&dir).profile("Release").no_default_flags(true).build_target("llama-common");
+    config.out_dir(&dir).profile("Release").no_default_flags(true).build_target("shimmy_native");
     if in_path("ninja") {
         config.generator("Ninja");
     }

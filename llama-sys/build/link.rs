@@ -6,13 +6,13 @@ use super::cmake_build::Features;
 
 /// Order matters to the linker: each library comes before those that it calls.
 const LIBRARIES: &[&str] =
-    &["llama-common", "llama-common-base", "cpp-httplib", "llama", "ggml", "ggml-*", "ggml-cpu", "ggml-base"];
+    &["mtmd", "llama-common", "llama-common-base", "cpp-httplib", "llama", "ggml", "ggml-*", "ggml-cpu", "ggml-base"];
 
 pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     let mut build = cc::Build::new();
     // As system headers, so that warnings are about our own lines only.
-    for part in ["include", "ggml/include", "ggml/src", "common", "vendor", "src"] {
+    for part in ["include", "ggml/include", "ggml/src", "common", "vendor", "src", "tools/mtmd"] {
         build.flag(format!("-isystem{}", source.join(part).display()));
     }
     build
@@ -31,6 +31,7 @@ pub fn shim(source: &Path, out_dir: &Path) -> Result<(), String> {
                 "core.cpp",
                 "memory.cpp",
                 "placement.cpp",
+                "projector.cpp",
                 "sampler.cpp",
                 "chat.cpp",
                 "gemm.cpp",
@@ -79,6 +80,9 @@ fn shared(build_dir: &Path) -> Result<(), String> {
         println!("cargo::rustc-link-lib=dylib={name}");
     }
     println!("cargo::rustc-link-search=native={}", dir.display());
+    // Nobody shares it.
+    println!("cargo::rustc-link-search=native={}", build_dir.display());
+    println!("cargo::rustc-link-lib=static:-bundle=mtmd");
     println!("cargo::rustc-link-lib={}", if is_macos() { "c++" } else { "stdc++" });
     // For whoever links the binary: it has to find them, and the modules beside them, when it runs.
     println!("cargo::metadata=library_dir={}", dir.display());

@@ -38,7 +38,7 @@ impl Source {
 }
 
 /// Parts of the tree whose change must rebuild.
-const WATCHED: &[&str] = &["CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "vendor"];
+const WATCHED: &[&str] = &["CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "tools/mtmd", "vendor"];
 
 pub fn locate() -> Result<Source, String> {
     println!("cargo::rerun-if-env-changed=LLAMA_CPP_DIR");

@@ -293,6 +293,8 @@ int shim_encode(llama_context * ctx, llama_batch batch, int32_t * result) noexce
     });
 }
 
+void shim_set_causal(llama_context * ctx, bool causal) noexcept { llama_set_causal_attn(ctx, causal); }
+
 int shim_logits(llama_context * ctx, int32_t row, const float ** out) noexcept {
     return guarded([&] {
         *out = llama_get_logits_ith(ctx, row);

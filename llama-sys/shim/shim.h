@@ -253,6 +253,52 @@ int shim_chat_render_builtin(const char * name, const char * const * roles, cons
 /* A JSON array of the names shim_chat_render_builtin knows. */
 int shim_chat_builtin_names(char ** names) SHIM_NOEXCEPT;
 
+/* ---- projector.cpp: llama.cpp's tools/mtmd, which turns images into embeddings ---- */
+
+struct mtmd_context; /* a projector, for one model */
+struct shim_image;   /* an image as one projector cuts it */
+
+void shim_projector_log_set(ggml_log_callback log, void * data) SHIM_NOEXCEPT;
+/* `device` NULL is the CPU. The model must outlive the projector. */
+int  shim_projector_load(const char * path, const struct llama_model * model, ggml_backend_dev_t device, int32_t n_threads,
+                         int32_t flash_attn, struct mtmd_context ** out) SHIM_NOEXCEPT;
+void shim_projector_free(struct mtmd_context * projector) SHIM_NOEXCEPT;
+
+struct shim_projector_memory {
+    const char * device; /* lives as long as the process */
+    uint64_t     bytes;  /* weights and compute buffers */
+};
+
+/* What loading would take. SHIM_TOO_SMALL sets *count to the number needed. */
+int shim_projector_memory_use(const char * path, ggml_backend_dev_t device, int32_t flash_attn, struct shim_projector_memory * out,
+                              size_t capacity, size_t * count) SHIM_NOEXCEPT;
+
+struct shim_projector_traits {
+    bool sees;  /* takes images, and not sound alone */
+    bool whole; /* the rows of an image see those behind them, so that it is computed in one pass */
+};
+
+void shim_projector_ask(const struct mtmd_context * projector, struct shim_projector_traits * out) SHIM_NOEXCEPT;
+
+/* Resizes and cuts an image of nx * ny * 3 bytes. From any thread. */
+int    shim_image_read(struct mtmd_context * projector, const uint8_t * rgb, uint32_t nx, uint32_t ny, struct shim_image ** out) SHIM_NOEXCEPT;
+void   shim_image_free(struct shim_image * image) SHIM_NOEXCEPT;
+size_t shim_image_parts(const struct shim_image * image) SHIM_NOEXCEPT;
+
+struct shim_image_part {
+    const llama_token * tokens;      /* what stands around images; NULL for an image. It lives as long as the image */
+    size_t              n;           /* tokens, or rows of embeddings */
+    size_t              n_positions; /* that it takes up in a text */
+};
+
+int shim_image_part_at(const struct shim_image * image, size_t index, struct shim_image_part * out) SHIM_NOEXCEPT;
+/* Four numbers for each of the `n` rows of an image: where it is, counted from the image's first position. */
+int shim_image_places(const struct shim_image * image, size_t index, uint32_t * out, size_t n) SHIM_NOEXCEPT;
+/* Computes the embeddings: `len` floats. One thread at a time for each projector. */
+int shim_image_encode(struct mtmd_context * projector, const struct shim_image * image, size_t index, float * out, size_t len) SHIM_NOEXCEPT;
+/* Whether rows see those before them only, as text does; from the next decode on. */
+void shim_set_causal(struct llama_context * ctx, bool causal) SHIM_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif

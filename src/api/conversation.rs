@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::chat::{Message, Role};
+use super::BadRequest;
+use crate::chat::{Image, Message, Role};
 
 /// Messages as far as they have been read.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ impl Conversation {
         self.called.extend(message.tool_calls.iter().map(|call| (call.id.clone(), call.name.clone())));
         match self.messages.last_mut() {
             Some(last) if last.role == message.role && message.role != Role::Tool => {
-                join(&mut last.content, &message.content);
+                last.append(&message.content, message.images);
                 if let Some(more) = message.reasoning_content {
                     join(last.reasoning_content.get_or_insert_default(), &more);
                 }
@@ -29,10 +30,15 @@ impl Conversation {
     }
 
     /// What a tool answered to the call with this id. Templates want to know which tool that was.
-    pub fn result(&mut self, call: String, text: String) {
+    pub fn result(&mut self, call: String, said: Message) {
         let name = self.called.get(&call).cloned();
-        self.add(Message { tool_call_id: Some(call), name, ..Message::new(Role::Tool, text) });
+        self.add(Message { role: Role::Tool, tool_call_id: Some(call), name, ..said });
     }
+}
+
+/// An image that stands at `at` in a request.
+pub(super) fn image(text: &str, at: &str) -> Result<Image, BadRequest> {
+    Image::from_text(text).map_err(|why| BadRequest(format!("{at}: {why}")))
 }
 
 /// Puts `more` on a line of its own.

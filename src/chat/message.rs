@@ -6,6 +6,8 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::image::Image;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -33,6 +35,9 @@ impl Role {
 pub struct Message {
     pub role: Role,
     pub content: String,
+    /// Images in its text, in their order. A client's stand before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// What an assistant thought before it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
@@ -53,11 +58,40 @@ impl Message {
         Self {
             role,
             content: content.into(),
+            images: Vec::new(),
             reasoning_content: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
             name: None,
         }
+    }
+
+    /// Adds a part of its text: on a line of its own, but behind an image.
+    pub fn push_text(&mut self, text: &str) {
+        if !self.content.is_empty() && !text.is_empty() && !self.ends_in_image() {
+            self.content.push('\n');
+        }
+        self.content.push_str(text);
+    }
+
+    /// Adds an image behind its text.
+    pub fn push_image(&mut self, image: Image) {
+        self.images.push(Image { at: self.content.len(), ..image });
+    }
+
+    /// Adds what another message says.
+    pub fn append(&mut self, said: &str, images: Vec<Image>) {
+        let begins_with_image = images.first().is_some_and(|image| image.at == 0);
+        if !self.content.is_empty() && !said.is_empty() && !begins_with_image && !self.ends_in_image() {
+            self.content.push('\n');
+        }
+        let before = self.content.len();
+        self.content.push_str(said);
+        self.images.extend(images.into_iter().map(|image| Image { at: before + image.at, ..image }));
+    }
+
+    fn ends_in_image(&self) -> bool {
+        self.images.last().is_some_and(|image| image.at == self.content.len())
     }
 }
 

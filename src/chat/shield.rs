@@ -1,4 +1,4 @@
-//! Keeps what looks like a control token in somebody's text from becoming one.
+//! Keeps what looks like a control token in somebody's text from becoming one, and marks where images are.
 
 use std::borrow::Cow;
 
@@ -10,6 +10,10 @@ use super::options::Tool;
 /// Around what must stay text. Nobody writes these characters: they are Unicode's for private use.
 const OPEN: char = '\u{F1E00}';
 const CLOSE: char = '\u{F1E01}';
+/// Stand for the images of a conversation, the first for the first.
+const IMAGES: std::ops::RangeInclusive<char> = '\u{F2000}'..='\u{F2FFF}';
+/// As many as there are marks.
+pub const MOST_IMAGES: usize = 0x1000;
 
 /// Knows what control tokens look like.
 #[derive(Debug)]
@@ -19,10 +23,17 @@ pub struct Shield {
 
 /// A part of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part<'a> {
-    pub text: &'a str,
-    /// Whether the names of control tokens in it mean those tokens.
-    pub control: bool,
+pub enum Part<'a> {
+    /// The names of control tokens in it mean those tokens.
+    Template(&'a str),
+    /// They do not.
+    Shielded(&'a str),
+    /// By its number in the conversation.
+    Image(usize),
+}
+
+fn is_mark(c: char) -> bool {
+    c == OPEN || c == CLOSE || IMAGES.contains(&c)
 }
 
 impl Shield {
@@ -36,7 +47,8 @@ impl Shield {
         Self { control: control.ok() }
     }
 
-    /// The messages with marks around all names of control tokens in them.
+    /// The messages with marks around all names of control tokens in them, and a mark in the place of each image, of which there
+    /// are at most [`MOST_IMAGES`].
     #[must_use]
     pub fn messages<'a>(&self, messages: &'a [Message]) -> Cow<'a, [Message]> {
         let texts = |message: &'a Message| {
@@ -44,19 +56,30 @@ impl Shield {
             [&message.content].into_iter().chain(&message.reasoning_content).chain(names)
         };
         // Names in arguments can be escaped.
-        let has_calls = messages.iter().any(|message| !message.tool_calls.is_empty());
+        let has_calls = messages.iter().any(|message| !message.tool_calls.is_empty() || !message.images.is_empty());
         if !has_calls && !messages.iter().flat_map(texts).any(|text| self.concerns(text)) {
             return Cow::Borrowed(messages);
         }
         let mut marked = messages.to_vec();
+        let mut image_marks = IMAGES;
         for message in &mut marked {
+            let images = std::mem::take(&mut message.images);
+            let mut text = String::new();
+            let mut done = 0;
+            for (image, mark) in images.iter().zip(&mut image_marks) {
+                text.push_str(&self.mark(message.content.get(done..image.at).unwrap_or_default()));
+                text.push(mark);
+                done = image.at;
+            }
+            text.push_str(&self.mark(message.content.get(done..).unwrap_or_default()));
+            message.content = text;
             for call in &mut message.tool_calls {
                 call.arguments = self.mark_arguments(&call.arguments);
             }
             let calls = message.tool_calls.iter_mut().flat_map(|call| [&mut call.id, &mut call.name]);
             let names = message.name.iter_mut().chain(&mut message.tool_call_id);
-            let texts = [&mut message.content].into_iter().chain(&mut message.reasoning_content);
-            texts.chain(names).chain(calls).for_each(|text| *text = self.mark(text));
+            let thoughts = message.reasoning_content.iter_mut();
+            thoughts.chain(names).chain(calls).for_each(|text| *text = self.mark(text));
         }
         Cow::Owned(marked)
     }
@@ -111,12 +134,12 @@ impl Shield {
     }
 
     fn concerns(&self, text: &str) -> bool {
-        text.contains([OPEN, CLOSE]) || self.control.as_ref().is_some_and(|control| control.is_match(text))
+        text.contains(is_mark) || self.control.as_ref().is_some_and(|control| control.is_match(text))
     }
 
     fn mark(&self, text: &str) -> String {
         // Whoever wrote the marks by themselves loses them.
-        let text = text.replace([OPEN, CLOSE], "\u{FFFD}");
+        let text = text.replace(is_mark, "\u{FFFD}");
         let Some(control) = &self.control else { return text };
         let mut marked = String::with_capacity(text.len());
         let mut done = 0;
@@ -136,23 +159,24 @@ impl Shield {
     #[must_use]
     pub fn parts<'a>(&self, prompt: &'a str) -> Vec<Part<'a>> {
         let mut parts = Vec::new();
-        let mut push = |text: &'a str, control: bool| {
-            if !text.is_empty() {
-                parts.push(Part { text, control });
-            }
-        };
         let mut rest = prompt;
-        while let Some(at) = rest.find([OPEN, CLOSE]) {
-            push(&rest[..at], true);
-            let opens = rest[at..].starts_with(OPEN);
-            rest = &rest[at + OPEN.len_utf8()..];
-            // Also where the template has cut off what closes it.
-            if opens && let Some(end) = self.name_at_start(rest) {
-                push(&rest[..end], false);
+        while let Some(at) = rest.find(is_mark)
+            && let Some(mark) = rest[at..].chars().next()
+        {
+            parts.push(Part::Template(&rest[..at]));
+            rest = &rest[at + mark.len_utf8()..];
+            if IMAGES.contains(&mark) {
+                parts.push(Part::Image(mark as usize - *IMAGES.start() as usize));
+            } else if mark == OPEN
+                // Also where the template has cut off what closes it.
+                && let Some(end) = self.name_at_start(rest)
+            {
+                parts.push(Part::Shielded(&rest[..end]));
                 rest = &rest[end..];
             }
         }
-        push(rest, true);
+        parts.push(Part::Template(rest));
+        parts.retain(|part| !matches!(part, Part::Template("") | Part::Shielded("")));
         parts
     }
 
@@ -166,10 +190,18 @@ impl Shield {
 #[cfg(test)]
 mod tests {
     use super::{CLOSE, OPEN, Part, Shield};
-    use crate::chat::{Message, Role};
+    use crate::chat::{Image, Message, Role};
 
     fn shield() -> Shield {
         Shield::new(&[b"<|end|>".to_vec(), b"<|end|>>".to_vec(), b"</think>".to_vec()])
+    }
+
+    fn told(part: Part<'_>) -> (String, bool) {
+        match part {
+            Part::Template(text) => (text.to_owned(), true),
+            Part::Shielded(text) => (text.to_owned(), false),
+            Part::Image(number) => (format!("[{number}]"), false),
+        }
     }
 
     /// What a template makes of it, cut again.
@@ -177,7 +209,7 @@ mod tests {
         let shield = shield();
         let messages = [Message::new(Role::User, content)];
         let prompt = format!("<|user|>{}<|end|>", shield.messages(&messages)[0].content);
-        shield.parts(&prompt).into_iter().map(|Part { text, control }| (text.to_owned(), control)).collect()
+        shield.parts(&prompt).into_iter().map(told).collect()
     }
 
     #[test]
@@ -207,7 +239,24 @@ mod tests {
         let marked = shield.messages(&messages)[0].content.clone();
         let (before, after) = marked.split_once("</think>").expect("it is there still");
         let prompt = format!("{before}\n<|end|>\n{after}<|end|>");
-        let parts: Vec<_> = shield.parts(&prompt).into_iter().map(|part| (part.text, part.control)).collect();
-        assert_eq!(parts, [("thought", true), ("\n<|end|>\n", true), ("said<|end|>", true)]);
+        let parts: Vec<_> = shield.parts(&prompt).into_iter().map(told).collect();
+        assert_eq!(
+            parts,
+            [("thought", true), ("\n<|end|>\n", true), ("said<|end|>", true)].map(|(t, c)| (t.to_owned(), c))
+        );
+    }
+
+    #[test]
+    fn images_are_marked_where_they_stand_and_nowhere_else() {
+        let shield = shield();
+        let image = |at| Image { at, ..Image::new(vec![1]) };
+        let first = Message { images: vec![image(0), image(2)], ..Message::new(Role::User, "a<|end|>\u{F2000}") };
+        let second = Message { images: vec![image(3)], ..Message::new(Role::User, "b<|end|>") };
+        let marked = shield.messages(&[first, second]).into_owned();
+        assert!(marked.iter().all(|message| message.images.is_empty()), "templates see the marks alone");
+        let prompt: String = marked.iter().map(|message| message.content.as_str()).collect();
+        let parts: Vec<String> = shield.parts(&prompt).into_iter().map(|part| told(part).0).collect();
+        // An image in the middle of a name leaves no name.
+        assert_eq!(parts, ["[0]", "a<", "[1]", "|end|>\u{FFFD}b<|", "[2]", "end|>"]);
     }
 }

@@ -32,6 +32,9 @@ pub(super) struct EngineArgs {
     /// Most tokens that the draft model guesses at a time [default: 8].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     draft_tokens: Option<u8>,
+    /// A projector, for models that look at images, or "none" [default: the one that lies beside the model].
+    #[arg(long, global = true, value_name = "PATH")]
+    mmproj: Option<String>,
     /// Number format of the keys in the KV cache [default: f16].
     #[arg(long, global = true, value_name = "TYPE", value_parser = choice(CACHE_TYPES))]
     cache_type_k: Option<CacheType>,
@@ -67,6 +70,7 @@ impl EngineArgs {
             lookup: said.set("lookup", self.lookup),
             draft_model: said.set("draft_model", self.draft_model.clone()),
             draft_tokens: said.set("draft_tokens", self.draft_tokens.map(usize::from)),
+            mmproj: said.set("mmproj", self.mmproj.clone()),
             cache_type_k: said.set("cache_type_k", self.cache_type_k),
             cache_type_v: said.set("cache_type_v", self.cache_type_v),
             flash_attn: said.set("flash_attn", self.flash_attn),

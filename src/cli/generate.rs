@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use crate::chat::{Message, Role};
+use crate::chat::{Image, Message, Role};
 use crate::config::Config;
 use crate::constrain::Constraint;
 use crate::engine::{Priority, Summary};
@@ -21,6 +21,7 @@ use super::output;
   shimmy generate smollm2-135m-instruct --prompt 'Why is the sky blue?'
   git diff | shimmy generate ./model.gguf --system 'Write a commit message.' --prompt -
   shimmy generate ./model.gguf --prompt 'Once upon a time' --raw --max-tokens 64 --seed 1
+  shimmy generate ./model.gguf --image ./cat.jpg --prompt 'What is this?'
   shimmy generate ./model.gguf --prompt 'Hi' --json | jq .timings")]
 pub(super) struct GenerateArgs {
     /// A model's name, or the path of a GGUF file.
@@ -35,6 +36,9 @@ pub(super) struct GenerateArgs {
     /// Instructions in front of the prompt.
     #[arg(long, conflicts_with = "raw", allow_hyphen_values = true)]
     system: Option<String>,
+    /// An image in front of the prompt, for models that look at some. Can be given more than once.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "suffix"])]
+    image: Vec<PathBuf>,
     /// Send the prompt as it is, without the model's chat template.
     #[arg(long)]
     raw: bool,
@@ -93,7 +97,7 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs, config: &Config) -> anyhow::Result<()> {
     let asked = args.model.as_deref().or(args.name.as_deref()).unwrap_or_default();
-    let mut spec = spec(args, prompt_text(&args.prompt)?);
+    let mut spec = spec(args, prompt_text(&args.prompt)?, images(args)?);
     spec.constraint = form(args)?;
     spec.sampling.validate().map_err(anyhow::Error::msg)?;
     let (registry, name) = alone(args, &spec, config).registry_for(asked);
@@ -152,8 +156,10 @@ fn alone(args: &GenerateArgs, spec: &GenerateSpec, config: &Config) -> Config {
         Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
         Input::Infill(gap) => gap.before.len() + gap.behind.len(),
     };
+    // What an image takes is known when it was looked at.
     config.asked.needed_tokens = args
         .max_tokens
+        .filter(|_| args.image.is_empty())
         .map(|max_tokens| u32::try_from(bytes + TEMPLATE_TOKENS).unwrap_or(u32::MAX).saturating_add(max_tokens));
     config
 }
@@ -187,14 +193,20 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
     })
 }
 
-fn spec(args: &GenerateArgs, prompt: String) -> GenerateSpec {
+fn images(args: &GenerateArgs) -> anyhow::Result<Vec<Image>> {
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    args.image.iter().map(|path| Ok(Image::new(read(path)?))).collect()
+}
+
+fn spec(args: &GenerateArgs, prompt: String, images: Vec<Image>) -> GenerateSpec {
     let input = if let Some(suffix) = &args.suffix {
         Input::Infill(Infill { before: prompt, behind: suffix.clone(), ..Infill::default() })
     } else if args.raw {
         Input::Raw(prompt)
     } else {
         let system = args.system.as_ref().map(|text| Message::new(Role::System, text));
-        Input::Messages(system.into_iter().chain([Message::new(Role::User, prompt)]).collect())
+        let user = Message { images, ..Message::new(Role::User, prompt) };
+        Input::Messages(system.into_iter().chain([user]).collect())
     };
     GenerateSpec {
         sampling: Sampling {

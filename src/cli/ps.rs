@@ -77,7 +77,8 @@ fn row(model: &Value) -> Vec<String> {
     let info = &model["info"];
     let devices = info["placement"]["devices"].as_array().cloned().unwrap_or_default();
     let bytes = |device: &Value| -> u64 {
-        let fields = ["weights_bytes", "context_bytes", "compute_bytes", "adapter_bytes", "draft_bytes"];
+        let fields =
+            ["weights_bytes", "context_bytes", "compute_bytes", "adapter_bytes", "draft_bytes", "projector_bytes"];
         fields.iter().filter_map(|field| device[field].as_u64()).sum()
     };
     let shown = |value: &Value| if value.is_null() { "-".into() } else { text(value) };

@@ -11,9 +11,12 @@ use super::keys::{LoadSettings, get};
 use super::layers::Kept;
 use super::source::is_from;
 use super::{Config, as_file, drafts};
-use crate::library::{Facts, Found, Seen, did_you_mean, examine, name_from_path, survey, untagged};
+use crate::library::{Capability, Facts, Found, Seen, did_you_mean, examine, name_from_path, survey, untagged};
 use crate::registry::{KeepAlive, Registry};
-use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, StubSpeed};
+use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, ProjectorSpec, StubSpeed};
+
+/// The value of `mmproj` for a model that is to take no images.
+pub(super) const NO_PROJECTOR: &str = "none";
 
 /// A model that can be loaded, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +61,8 @@ struct Located {
     aliases: Vec<String>,
     /// Adapters that fit it.
     found_adapters: Vec<PathBuf>,
+    /// The projector that lies beside it.
+    projector: Option<PathBuf>,
     /// What came with it.
     kept: Kept,
 }
@@ -66,7 +71,17 @@ impl Located {
     fn at(source: ModelSource) -> Self {
         let (adapters, aliases, found_adapters) = (Vec::new(), Vec::new(), Vec::new());
         let kept = Kept::default();
-        Self { source, size_bytes: 0, facts: None, manifest: None, adapters, aliases, found_adapters, kept }
+        Self {
+            source,
+            size_bytes: 0,
+            facts: None,
+            manifest: None,
+            adapters,
+            aliases,
+            found_adapters,
+            projector: None,
+            kept,
+        }
     }
 
     fn file(path: &Path) -> Self {
@@ -85,9 +100,19 @@ impl Located {
             adapters: adapters.collect(),
             aliases: model.aliases.clone(),
             found_adapters: model.adapters.clone(),
+            projector: model.projector.clone(),
             kept: kept(model),
             ..Self::at(ModelSource::Gguf { path: model.path.clone() })
         }
+    }
+}
+
+/// What a model looks at images with: what the settings name, or what lies beside it.
+fn projector(located: &Located, asked: Option<&str>) -> Option<ProjectorSpec> {
+    match asked {
+        Some(NO_PROJECTOR) => None,
+        Some(path) => Some(ProjectorSpec { path: path.into(), found: false }),
+        None => located.projector.clone().map(|path| ProjectorSpec { path, found: true }),
     }
 }
 
@@ -227,7 +252,9 @@ impl Config {
     ) -> Planned {
         let mut serve = load.serve();
         serve.needed_tokens = self.asked.needed_tokens;
+        let projector = projector(located, get(&load.mmproj).as_deref());
         let spec = LoadSpec {
+            projector: projector.clone(),
             source: located.source.clone(),
             adapters: located.adapters.iter().cloned().chain(adapters).collect(),
             draft: None,
@@ -241,7 +268,10 @@ impl Config {
         };
         let keep_alive = get(&load.keep_alive).unwrap_or_default();
         let draft = get(&load.draft_model).filter(|wanted| wanted != drafts::NONE);
-        let Located { size_bytes, facts, manifest, .. } = located.clone();
+        let Located { size_bytes, mut facts, manifest, .. } = located.clone();
+        if let Some(facts) = &mut facts {
+            facts.set(Capability::Vision, projector.is_some());
+        }
         Planned { spec, draft, keep_alive, size_bytes, facts, manifest }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::catalog::NO_PROJECTOR;
 use super::error::Problem;
 use super::file::{Model, Settings};
 use super::keys::LoadSettings;
@@ -87,9 +88,11 @@ pub(super) fn files(source: &str, settings: &Settings, catalog: &Catalog) -> Vec
     let mut say = |span, message: String| problems.push(Problem::new(source, span, message));
     template(&settings.load, &mut say);
     draft(&settings.load, catalog, &mut say);
+    projector(&settings.load, &mut say);
     for model in settings.models.values() {
         template(&model.load, &mut say);
         draft(&model.load, catalog, &mut say);
+        projector(&model.load, &mut say);
         if let Some(path) = &model.own.path {
             match gguf::Header::open(&path.value) {
                 Ok(header) if header.is_adapter() => {
@@ -146,6 +149,14 @@ fn draft(load: &LoadSettings, catalog: &Catalog, say: &mut impl FnMut(Range<usiz
     }
 }
 
+fn projector(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
+    let Some(set) = load.mmproj.as_ref().filter(|set| set.value != NO_PROJECTOR) else { return };
+    let header = gguf::Header::open(Path::new(&set.value));
+    if let Err(error) = header.and_then(|header| gguf::validate_projector(&header)) {
+        say(bytes(&set.origin), error.to_string());
+    }
+}
+
 /// Whether a template's setting is neither a template nor a built-in one's name.
 fn is_template_file(template: &str) -> bool {
     !is_template_text(template) && (template.contains(['/', '\\', '.']) || template.starts_with('~'))
@@ -157,7 +168,8 @@ pub(super) fn locate(settings: &mut Settings, dir: &Path) {
     let files = |load: &mut LoadSettings| {
         let template = load.template.as_mut().filter(|set| is_template_file(&set.value));
         let draft = load.draft_model.as_mut().filter(|set| drafts::is_path(&set.value));
-        for set in template.into_iter().chain(draft) {
+        let projector = load.mmproj.as_mut().filter(|set| set.value != NO_PROJECTOR);
+        for set in template.into_iter().chain(draft).chain(projector) {
             set.value = resolve(Path::new(&set.value), dir).to_string_lossy().into_owned();
         }
     };

@@ -67,6 +67,8 @@ settings! {
         draft_model: String = text("a model's name, the path of a GGUF file, or \"none\""), value("\"none\"");
         /// Tokens.
         draft_tokens: usize = whole(1, 32), value("8");
+        /// What turns images into what the model reads.
+        mmproj: String = text("the path of a projector's GGUF file, or \"none\""), words("the one that lies beside the model");
         cache_type_k: CacheType = word(CACHE_TYPES), value("\"f16\"");
         cache_type_v: CacheType = word(CACHE_TYPES), value("\"f16\"");
         flash_attn: FlashAttention = word(FLASH_ATTENTION), value("\"auto\"");

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::placement::{CpuExperts, GpuBackend, GpuLayers};
-use crate::runner::{GenerateDefaults, ModelSource};
+use crate::runner::{GenerateDefaults, ModelSource, ProjectorSpec};
 
 fn error(text: &str) -> String {
     parse(text).expect_err("it is wrong").to_string()
@@ -331,6 +331,16 @@ fn a_section_takes_over_what_its_base_says() {
 }
 
 #[test]
+fn a_projector_is_named_or_none() {
+    let text = "[models.sees]\npath = 's.gguf'\nmmproj = 'p.gguf'
+[models.blind]\nbase = 'sees'\nmmproj = 'none'";
+    let catalog = config(text, LoadSettings::default()).catalog();
+    let projector = |name: &str| catalog.models[name].spec.projector.clone();
+    assert_eq!(projector("sees"), Some(ProjectorSpec { path: "/etc/p.gguf".into(), found: false }));
+    assert_eq!(projector("blind"), None);
+}
+
+#[test]
 fn a_model_that_drafts_is_named_like_any_other_and_never_drafts_for_itself() {
     let text = "draft_model = 'small'
 [models.small]\npath = 's.gguf'
@@ -385,7 +395,7 @@ fn some_value(key: &str) -> BoxedStrategy<String> {
     };
     let fraction = (0.01_f32..=1.0).prop_map(|x| format!("{x:?}"));
     match key {
-        "bind" | "model" | "template" | "system" | "path" | "draft_model" => text().boxed(),
+        "bind" | "model" | "template" | "system" | "path" | "draft_model" | "mmproj" => text().boxed(),
         "base" => "[a-z]{3}-unknown".prop_map(|name| format!("'{name}'")).boxed(),
         "source" => word(&["hf:owner/name", "ollama:llama3:8b"]).boxed(),
         "alias" => Just("['x/y', 'z:8b']".to_owned()).boxed(),

@@ -4,6 +4,7 @@
 use super::adapters::{AdapterSet, SetId, Sets};
 use super::cells::Cells;
 use super::forward::{Forward, Reuse, Shape, TokenId};
+use super::image::{is_inside, uncut};
 use super::prefix_tree::{Match, PrefixTree};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl<S> Cache<S> {
             if candidate.len <= found.ready_len() {
                 break;
             }
-            let (now, soon) = self.usable(candidate);
+            let (now, soon) = self.usable(candidate, prompt);
             if now > found.ready_len() {
                 found.ready = Some(Match { seq: candidate.seq, len: now });
             }
@@ -99,17 +100,17 @@ impl<S> Cache<S> {
         found
     }
 
-    /// How much of a match is there, and how much will be.
-    fn usable(&self, candidate: Match) -> (usize, usize) {
-        let (seq, shared) = (candidate.seq, candidate.len);
+    /// How much of a match is there, and how much will be. Images are shared as a whole.
+    fn usable(&self, candidate: Match, prompt: &[TokenId]) -> (usize, usize) {
+        let (seq, shared) = (candidate.seq, uncut(prompt, candidate.len));
         let entry = &self.entries[seq as usize];
         let computed = self.cells.len(seq);
         let runs = entry.holder == Holder::Running;
         match self.shape.reuse {
             Reuse::Nothing => (0, 0),
-            Reuse::Any => (shared.min(computed), if runs { shared } else { 0 }),
+            Reuse::Any => (uncut(prompt, shared.min(computed)), if runs { shared } else { 0 }),
             Reuse::Whole => {
-                let whole = if computed <= shared { computed } else { 0 };
+                let whole = if computed <= shared && !is_inside(prompt, computed) { computed } else { 0 };
                 let saved = entry.saved.as_ref().map_or(0, |(len, _)| *len);
                 let now = whole.max(if saved <= shared { saved } else { 0 });
                 let soon = if runs && computed < entry.save_at && entry.save_at <= shared { entry.save_at } else { 0 };

@@ -16,7 +16,7 @@ pub enum Measure {
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Generate(Request),
+    Generate(Box<Request>),
     /// Measures when nothing else runs, with these adapters, and answers with tokens per second.
     Measure(Measure, AdapterSet, SyncSender<Result<f64, String>>),
     /// No request to come will name this adapter.

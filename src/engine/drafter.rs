@@ -152,7 +152,7 @@ impl<F: Forward> Drafter<F> {
             lane.probabilities.clear();
         }
         let start = Instant::now();
-        match self.forward.decode(&self.rows, &AdapterSet::default()) {
+        match self.forward.decode(&self.rows, None, &AdapterSet::default()) {
             Ok(()) => {}
             Err(error) => {
                 self.lanes.iter_mut().for_each(|lane| lane.row = None);

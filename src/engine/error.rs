@@ -15,6 +15,8 @@ pub enum EngineError {
         "the prompt has {prompt_tokens} tokens and the context holds {context_tokens}; shorten it or raise --ctx-size or --ctx-per-request"
     )]
     PromptTooLong { prompt_tokens: usize, context_tokens: usize },
+    #[error("an image has {rows} tokens and the model reads each as a whole, {most} at most; make it smaller")]
+    ImageTooLarge { rows: usize, most: usize },
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// A sampling value out of range.

@@ -7,9 +7,10 @@ use crate::constrain::TokenFilter;
 
 use super::adapters::AdapterSet;
 use super::command::Measure;
+use super::image::ImagePass;
 use super::request::SamplingParams;
 
-/// An entry of the model's vocabulary.
+/// An entry of the model's vocabulary. In prompts also a row of an image, see [`super::is_image`].
 pub type TokenId = u32;
 
 /// One token of a pass.
@@ -152,8 +153,9 @@ pub(super) trait Forward {
 
     fn set_temperature(&self, sampler: &mut Self::Sampler, temperature: f32) -> Result<(), String>;
 
-    /// Runs the rows through the model with these adapters.
-    fn decode(&mut self, rows: &[Row], adapters: &AdapterSet) -> Result<(), ForwardError>;
+    /// Runs the rows through the model with these adapters. Those of an image are in a pass of their own.
+    fn decode(&mut self, rows: &[Row], image: Option<ImagePass<'_>>, adapters: &AdapterSet)
+    -> Result<(), ForwardError>;
 
     /// Keeps no adapter that was unloaded.
     fn let_go(&mut self);
@@ -167,7 +169,7 @@ pub(super) trait Forward {
     /// Whether the token ends a generation.
     fn is_end(&self, token: TokenId) -> bool;
 
-    /// `to`, which holds nothing, shares the first `len` positions of `from`.
+    /// `to`, which holds nothing, shares the first `len` positions of `from`. They end in no image.
     fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String>;
 
     /// Whether the first `len` positions of a sequence that went on are still whole, so that they can be shared.
@@ -175,7 +177,8 @@ pub(super) trait Forward {
         true
     }
 
-    /// The sequence forgets its positions from `len` on. `false` where this memory cannot; it then holds what it held.
+    /// The sequence forgets its positions from `len` on. `false` where this memory cannot; it then holds what it held. An
+    /// image is forgotten as a whole.
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String>;
 
     /// Keeps what the memory cannot go back to by itself, for [`Forward::restore`].

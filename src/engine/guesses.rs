@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::drafter::Wanted;
 use super::forward::Forward;
+use super::image::{is_image, stretch};
 use super::run::Engine;
 use super::scheduler::{View, Work};
 use super::sequence::Sequence;
@@ -35,7 +36,8 @@ impl<F: Forward> Engine<F> {
         let mut wanted = Vec::with_capacity(streams);
         for (sequence, lane) in self.running.iter().zip(&mut self.lanes) {
             let most = room.min(sequence.room().saturating_sub(1));
-            if most > 0 && lane.drafted_at != sequence.tokens.len() && goes_on(sequence) {
+            // Another model reads no images.
+            if most > 0 && sequence.images.is_empty() && lane.drafted_at != sequence.tokens.len() && goes_on(sequence) {
                 lane.drafted_at = sequence.tokens.len();
                 lane.draft.clear();
                 wanted.push(Wanted { seq: sequence.seq, tokens: &sequence.tokens, most, guesses: &mut lane.draft });
@@ -74,14 +76,21 @@ impl<F: Forward> Engine<F> {
                     if lane.guesses.is_empty() && lane.drafted_at == sequence.tokens.len() {
                         lane.guesses.extend_from_slice(&lane.draft);
                     }
-                    // Nothing follows the end.
-                    let end = lane.guesses.iter().position(|token| self.forward.is_end(*token));
+                    // Nothing follows the end, and no image is written.
+                    let ends = |token: &u32| is_image(*token) || self.forward.is_end(*token);
+                    let end = lane.guesses.iter().position(ends);
                     lane.guesses.truncate(end.unwrap_or(usize::MAX));
                 }
                 Work::Decode { guesses: lane.guesses.len() }
+            } else if let Some((image, row)) = sequence.images.at(sequence.computed) {
+                Work::Image { rows: image.n - row, whole: image.whole }
             } else {
                 let save = self.cache.next_save(sequence.seq).unwrap_or(usize::MAX);
-                Work::Prefill { left: sequence.pending(), cut: sequence.cut.min(save).min(sequence.own_cut()).max(1) }
+                let text = stretch(&sequence.tokens, sequence.computed);
+                Work::Prefill {
+                    left: sequence.pending(),
+                    cut: sequence.cut.min(save).min(sequence.own_cut()).min(text).max(1),
+                }
             };
             let (set, turn) = self.cache.turn(sequence.seq);
             self.views.push(View { work, deadline: sequence.deadline, served: sequence.served, set, turn });

@@ -14,7 +14,8 @@ use super::command::{Command, Measure};
 use super::control::{OnSignal, Signal};
 use super::drafter::Drafter;
 use super::error::EngineError;
-use super::forward::{Forward, TokenId};
+use super::forward::{Forward, Shape, TokenId};
+use super::image::{ImageRows, Images};
 use super::request::{Request, SamplingParams};
 use super::run::Engine;
 use super::scheduler::Priority;
@@ -63,6 +64,8 @@ impl Default for EngineConfig {
 #[derive(Debug, Default)]
 pub struct Job {
     pub prompt: Vec<TokenId>,
+    /// Of which `prompt` has rows, in their order.
+    pub images: Vec<Arc<ImageRows>>,
     pub sampling: SamplingParams,
     /// Strings that end the generation; they are not part of its text.
     pub stop: Vec<String>,
@@ -153,6 +156,7 @@ pub struct EngineHandle {
     parallel: usize,
     queue: usize,
     n_ctx: usize,
+    n_batch: usize,
 }
 
 impl EngineHandle {
@@ -174,9 +178,9 @@ impl EngineHandle {
         let spawned = std::thread::Builder::new().name("engine".into()).spawn(move || match make() {
             Ok((forward, drafter)) => {
                 let _ = thread_shared.abort.set(forward.aborter());
-                let n_ctx = forward.shape().n_ctx_seq;
+                let Shape { n_ctx_seq, n_batch, .. } = forward.shape();
                 let engine = Engine::new(forward, drafter, config, thread_shared, thread_stopping);
-                if ready.send(Ok(n_ctx)).is_ok() {
+                if ready.send(Ok((n_ctx_seq, n_batch))).is_ok() {
                     engine.run(&receiver);
                 }
             }
@@ -188,11 +192,11 @@ impl EngineHandle {
             Ok(thread) => thread,
             Err(error) => return Err(no_thread(error.to_string())),
         };
-        let n_ctx = match readiness.recv() {
+        let (n_ctx, n_batch) = match readiness.recv() {
             Ok(result) => result?,
             Err(_) => return Err(no_thread("it died while it started; its panic is in the log".into())),
         };
-        Ok(Self { commands: Some(commands), thread: Some(thread), shared, stopping, parallel, queue, n_ctx })
+        Ok(Self { commands: Some(commands), thread: Some(thread), shared, stopping, parallel, queue, n_ctx, n_batch })
     }
 
     /// Tokens that one sequence can hold, prompt and answer together.
@@ -238,6 +242,10 @@ impl EngineHandle {
 
     fn check(&self, job: &Job) -> Result<(), EngineError> {
         job.sampling.validate().map_err(EngineError::Parameter)?;
+        if let Some(image) = job.images.iter().find(|image| image.whole && image.n > self.n_batch) {
+            let (rows, most) = (image.n, self.n_batch);
+            return Err(EngineError::ImageTooLarge { rows, most });
+        }
         self.fits(&job.prompt)
     }
 
@@ -256,9 +264,11 @@ impl EngineHandle {
     }
 
     fn enqueue(&self, job: Job, ticket: Ticket) -> Result<EventStream, EngineError> {
+        let images = Images::of(&job.prompt, job.images).map_err(EngineError::Failed)?;
         let (events, stream) = channel(Some(self.on_signal()?), job.prompt.len());
         let request = Request {
             prompt: job.prompt,
+            images,
             sampling: job.sampling,
             stop: job.stop,
             max_tokens: job.max_tokens,
@@ -271,7 +281,7 @@ impl EngineHandle {
             ticket,
             submitted: Instant::now(),
         };
-        self.send(Command::Generate(request))?;
+        self.send(Command::Generate(Box::new(request)))?;
         Ok(stream)
     }
 

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::constrain::TokenFilter;
 use crate::llama::{
-    AbortFlag, Adapter, Batch, Context, ContextParams, Extent, LlamaError, Logits, MemoryUse, Model, Pos, Sampler,
-    SamplerConfig, SeqId, SeqState, Token, Vocab,
+    AbortFlag, Adapter, Batch, Context, ContextParams, Extent, ImageBatch, LlamaError, Logits, MemoryUse, Model, Pos,
+    Sampler, SamplerConfig, SeqId, SeqState, Token, Vocab,
 };
 
 use super::adapters::AdapterSet;
@@ -15,7 +15,9 @@ use super::command::Measure;
 use super::drafter::Drafter;
 use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
+use super::image::{ImagePass, is_image};
 use super::measure;
+use super::positions::Positions;
 use super::request::SamplingParams;
 
 /// Rows from which on llama.cpp's flash attention on the CPU works in tiles.
@@ -33,6 +35,8 @@ pub(super) struct LlamaForward {
     vocab: Vocab,
     abort: AbortFlag,
     seqs: Vec<SeqId>,
+    /// Of each sequence.
+    positions: Vec<Positions>,
     shape: Shape,
     samplers: Option<rayon::ThreadPool>,
 }
@@ -115,7 +119,7 @@ impl LlamaForward {
             tile: if model.is_on_cpu() { CPU_TILE } else { usize::MAX },
             reuse,
         };
-        let seqs = (0..n_seq_max).map(|id| context.seq(id)).collect::<Result<_, _>>()?;
+        let seqs = (0..n_seq_max).map(|id| context.seq(id)).collect::<Result<Vec<_>, _>>()?;
         let helpers = threads.saturating_sub(1) as usize;
         // Sampling goes on one thread where this fails.
         let samplers = (helpers > 0)
@@ -127,6 +131,7 @@ impl LlamaForward {
             vocab: model.vocab()?,
             abort: context.abort_flag(),
             context,
+            positions: vec![Positions::default(); seqs.len()],
             seqs,
             shape,
             samplers,
@@ -151,9 +156,35 @@ impl LlamaForward {
         self.batch.clear();
         for row in rows {
             let token = token(row.token)?;
-            self.batch.add(token, Pos::new(row.pos)?, self.seqs[row.seq as usize], row.output)?;
+            let pos = Pos::new(self.positions[row.seq as usize].at(row.pos))?;
+            self.batch.add(token, pos, self.seqs[row.seq as usize], row.output)?;
         }
         Ok(())
+    }
+
+    fn fill_image(&mut self, rows: &[Row], pass: ImagePass<'_>) -> Result<(), LlamaError> {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Err(LlamaError::BatchEmpty) };
+        let ImagePass { image, rows } = pass;
+        let positions = &mut self.positions[first.seq as usize];
+        let begin = positions.at(first.pos - rows.start);
+        if rows.start == 0 && image.n != image.n_positions {
+            positions.add(first.pos, image.n, image.n_positions);
+        }
+        let places = image.places.get(rows.clone()).unwrap_or_default();
+        self.batch.clear();
+        self.batch.add_image(&ImageBatch {
+            vectors: image.vectors_of(rows.clone()),
+            places,
+            at: Pos::new(if places.is_empty() { begin + rows.start } else { begin })?,
+            seq: self.seqs[first.seq as usize],
+            output: last.output,
+            whole: image.whole,
+        })
+    }
+
+    /// Where a sequence's first `len` tokens end, as llama.cpp counts.
+    fn end(&self, seq: u32, len: usize) -> Result<Pos, String> {
+        Pos::new(self.positions.get(seq as usize).map_or(len, |positions| positions.at(len))).map_err(text)
     }
 }
 
@@ -216,7 +247,8 @@ impl Forward for LlamaForward {
             sampler = sampler.with_filter(filter);
         }
         // The penalties look back into the prompt, as llama.cpp's own programs let them.
-        for id in &prompt[prompt.len().saturating_sub(params.repeat_last_n as usize)..] {
+        let last = &prompt[prompt.len().saturating_sub(params.repeat_last_n as usize)..];
+        for id in last.iter().filter(|id| !is_image(**id)) {
             sampler.accept(token(*id).map_err(text)?);
         }
         Ok(sampler)
@@ -226,10 +258,18 @@ impl Forward for LlamaForward {
         sampler.set_temperature(temperature).map_err(text)
     }
 
-    fn decode(&mut self, rows: &[Row], adapters: &AdapterSet) -> Result<(), ForwardError> {
+    fn decode(
+        &mut self,
+        rows: &[Row],
+        image: Option<ImagePass<'_>>,
+        adapters: &AdapterSet,
+    ) -> Result<(), ForwardError> {
         let failed = |error: LlamaError| ForwardError::Failed(error.to_string());
         self.attach(adapters).map_err(failed)?;
-        self.fill(rows).map_err(failed)?;
+        match image {
+            Some(image) => self.fill_image(rows, image).map_err(failed)?,
+            None => self.fill(rows).map_err(failed)?,
+        }
         self.context.decode(&mut self.batch).map_err(|error| match error {
             LlamaError::NoCells => ForwardError::NoCells,
             LlamaError::Aborted => ForwardError::Aborted,
@@ -285,6 +325,7 @@ impl Forward for LlamaForward {
         if window == 0 {
             return true;
         }
+        let len = self.positions.get(seq as usize).map_or(len, |positions| positions.at(len));
         let Ok(seq) = self.seq(seq) else { return false };
         match self.context.kv().seq_range(seq) {
             Ok(Some((first, _))) => first == 0 || first + window <= len,
@@ -293,17 +334,28 @@ impl Forward for LlamaForward {
     }
 
     fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String> {
-        let (from, to) = (self.seq(from)?, self.seq(to)?);
-        self.context.kv().seq_cp(from, to, Pos::new(len).map_err(text)?).map_err(text)
+        if self.positions[from as usize].is_inside(len) {
+            return Err(format!("{len} tokens end in an image"));
+        }
+        let end = self.end(from, len)?;
+        let kept = self.positions[from as usize].up_to(len);
+        let (from, target) = (self.seq(from)?, self.seq(to)?);
+        self.context.kv().seq_cp(from, target, end).map_err(text)?;
+        self.positions[to as usize] = kept;
+        Ok(())
     }
 
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String> {
-        if len > 0 && !self.is_whole(seq, len) {
+        let index = seq as usize;
+        if len > 0 && (self.positions[index].is_inside(len) || !self.is_whole(seq, len)) {
             return Ok(false);
         }
-        let (seq, from) = (self.seq(seq)?, Pos::new(len).map_err(text)?);
+        let (seq, from) = (self.seq(seq)?, self.end(seq, len)?);
         match self.context.kv().seq_rm(seq, from) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.positions[index] = self.positions[index].up_to(len);
+                Ok(true)
+            }
             Err(LlamaError::PartialRemove { .. }) => Ok(false),
             Err(error) => Err(text(error)),
         }

@@ -18,6 +18,7 @@ mod event_tests;
 mod forward;
 mod guesses;
 mod handle;
+mod image;
 #[cfg(feature = "llama")]
 mod llama_forward;
 mod lookup;
@@ -28,6 +29,8 @@ mod pace;
 mod pass;
 mod pass_costs;
 mod payoff;
+#[cfg(feature = "llama")]
+mod positions;
 mod prefix_tree;
 mod request;
 mod run;
@@ -51,6 +54,7 @@ pub use error::EngineError;
 pub use event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 pub use forward::TokenId;
 pub use handle::{EngineConfig, EngineHandle, Job};
+pub use image::{ImageRows, is_image};
 #[cfg(feature = "llama")]
 pub use llama_forward::EngineMemory;
 pub use lookup::guess;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::error::EngineError;
 use super::event::FinishReason;
 use super::forward::{Forward, ForwardError, Row};
+use super::image::ImagePass;
 use super::meter::Meter;
 use super::run::Engine;
 use super::sequence::{Sequence, Step};
@@ -15,9 +16,12 @@ impl<F: Forward> Engine<F> {
     pub(super) fn pass(&mut self) {
         self.fill_rows();
         self.begin_pass();
-        let adapters = &self.running[self.plan.shares[0].index].adapters;
+        let share = self.plan.shares[0];
+        let first = &self.running[share.index];
+        let image =
+            first.images.at(first.computed).map(|(image, row)| ImagePass { image, rows: row..row + share.tokens });
         let start = Instant::now();
-        let result = self.forward.decode(&self.rows, adapters);
+        let result = self.forward.decode(&self.rows, image, &first.adapters);
         let took = self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         self.end_pass();
         tracing::trace!(rows = self.rows.len(), sequences = self.plan.shares.len(), took_us = took.as_micros(), "pass");

@@ -9,6 +9,7 @@ use crate::constrain::TokenFilter;
 use super::adapters::AdapterSet;
 use super::forward::TokenId;
 use super::handle::Ticket;
+use super::image::Images;
 use super::scheduler::Priority;
 use super::stream::EventSender;
 
@@ -100,6 +101,7 @@ pub fn random_seed() -> u32 {
 #[derive(Debug)]
 pub(super) struct Request {
     pub prompt: Vec<TokenId>,
+    pub images: Images,
     pub sampling: SamplingParams,
     pub stop: Vec<String>,
     pub max_tokens: Option<u32>,

@@ -13,6 +13,7 @@ use super::event::{Event, FinishReason};
 use super::forward::{Forward, Lane, Reuse, Row};
 use super::guesses::DraftStep;
 use super::handle::{EngineConfig, Shared};
+use super::image::is_image;
 use super::meter::Meter;
 use super::pace::Pace;
 use super::pass_costs::PassCosts;
@@ -164,7 +165,7 @@ impl<F: Forward> Engine<F> {
                 let logprobs = request.logprobs;
                 // It was on its way here when its adapter was unloaded.
                 self.unloading |= request.adapters.is_stale();
-                match Sequence::new(&self.forward, request, due) {
+                match Sequence::new(&self.forward, *request, due) {
                     Ok((sequence, sampler)) => {
                         self.waiting.push((sequence, Lane { logprobs, ..Lane::new(sampler) }));
                     }
@@ -349,6 +350,8 @@ impl<F: Forward> Engine<F> {
             };
             let limits = Limits {
                 n_batch,
+                n_image: shape.n_batch,
+                after_image: self.rows.first().is_some_and(|row| is_image(row.token)),
                 n_outputs: shape.n_outputs,
                 prefill,
                 tile: shape.tile,

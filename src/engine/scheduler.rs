@@ -7,6 +7,8 @@ pub enum Work {
     Decode { guesses: usize },
     /// The rest of the prompt. `cut` is how far it may go at once, where others wait for that point.
     Prefill { left: usize, cut: usize },
+    /// Rows of one image, in a pass of their own; all of them at once where it is read as a `whole`.
+    Image { rows: usize, whole: bool },
     /// Nothing for now.
     Rest,
 }
@@ -31,8 +33,13 @@ impl View {
         match self.work {
             Work::Prefill { left, cut } => left.min(cut),
             Work::Decode { guesses } => guesses,
-            Work::Rest => 0,
+            Work::Image { .. } | Work::Rest => 0,
         }
+    }
+
+    /// Whether it has a prompt to compute.
+    fn waits(&self) -> bool {
+        matches!(self.work, Work::Prefill { .. } | Work::Image { .. })
     }
 
     fn decodes(&self) -> bool {
@@ -44,6 +51,8 @@ impl View {
 pub struct Limits {
     /// Tokens in the pass.
     pub n_batch: usize,
+    /// Rows of an image in a pass.
+    pub n_image: usize,
     /// Rows that may ask for logits.
     pub n_outputs: usize,
     /// Prompt tokens beside decoding sequences. Where none decodes, a pass takes `n_batch`.
@@ -51,6 +60,8 @@ pub struct Limits {
     /// Rows from which on a pass must not mix prompts with decoding: attention then works on tiles of rows, and rows of
     /// many sequences in one tile cost as if each attended to the cells of all of them.
     pub tile: usize,
+    /// The latest pass was one of an image: what decodes has its turn before the next.
+    pub after_image: bool,
     /// The latest pass in which nobody decoded: the turn of the sets that have prompts only.
     pub prompts_turn: u64,
     /// Serve one sequence only, whichever waited longest.
@@ -106,7 +117,7 @@ impl Plan {
 /// their prompts: so streams go on however many sets come and go, and prompts keep their order.
 fn next_set(views: &[View], prompts_turn: u64) -> Option<u32> {
     let streams = |set| views.iter().any(|view| view.set == set && view.decodes());
-    let prompts = views.iter().filter(|view| matches!(view.work, Work::Prefill { .. }) && !streams(view.set));
+    let prompts = views.iter().filter(|view| view.waits() && !streams(view.set));
     let most_urgent = prompts.min_by_key(|view| view.deadline).map(|view| (prompts_turn, view.set));
     let decoding = views.iter().filter(|view| view.decodes()).map(|view| (view.turn, view.set));
     decoding.chain(most_urgent).min().map(|(_, set)| set)
@@ -121,6 +132,9 @@ pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
     }
     let several = views.iter().any(|view| view.set != views[0].set);
     let set = if several { next_set(views, limits.prompts_turn) } else { views.first().map(|view| view.set) };
+    if let Some(share) = image(views, limits, set) {
+        return plan.shares.push(share);
+    }
     let mut rows = limits.n_batch;
     let mut outputs = limits.n_outputs;
     plan.pick(views, |view| view.decodes() && Some(view.set) == set);
@@ -171,12 +185,36 @@ pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
     }
 }
 
+/// Rows of an image, where it is the most urgent of the prompts, or all there is to do.
+fn image(views: &[View], limits: Limits, set: Option<u32>) -> Option<Share> {
+    let of_set = || views.iter().enumerate().filter(|(_, view)| Some(view.set) == set);
+    let decoding = of_set().any(|(_, view)| view.decodes());
+    let urgency = |(index, view): &(usize, &View)| (view.deadline, *index);
+    // Those that decode go on beside other prompts, and not beside an image.
+    let (index, view) = if decoding && limits.after_image {
+        return None;
+    } else {
+        of_set().filter(|(_, view)| view.waits()).min_by_key(urgency)?
+    };
+    let Work::Image { rows, whole } = view.work else { return None };
+    let streams = views.iter().any(View::decodes);
+    let most = if streams { limits.prefill.clamp(1, limits.n_image) } else { limits.n_image };
+    Some(Share { index, tokens: if whole { rows } else { rows.min(most) } })
+}
+
 fn plan_exclusive(views: &[View], limits: Limits, plan: &mut Plan) {
     let next = (0..views.len()).filter(|index| views[*index].work != Work::Rest).min_by_key(|i| views[*i].served);
     let Some(index) = next else { return };
     let tokens = match views[index].work {
         Work::Decode { .. } => 1,
         Work::Prefill { left, cut } => left.min(cut).min(limits.n_batch),
+        Work::Image { rows, whole } => {
+            if whole {
+                rows
+            } else {
+                rows.min(limits.n_image)
+            }
+        }
         Work::Rest => 0,
     };
     plan.shares.push(Share { index, tokens });
@@ -191,6 +229,8 @@ mod tests {
         prop_oneof![
             (0usize..8).prop_map(|guesses| Work::Decode { guesses }),
             (1usize..3000, 1usize..3000).prop_map(|(left, cut)| Work::Prefill { left, cut: cut.min(left) }),
+            (1usize..3000).prop_map(|rows| Work::Image { rows, whole: false }),
+            (1usize..=600).prop_map(|rows| Work::Image { rows, whole: true }),
             Just(Work::Rest),
         ]
     }
@@ -215,9 +255,11 @@ mod tests {
     }
 
     fn limits() -> impl Strategy<Value = Limits> {
-        (1usize..600, 1usize..64, 0usize..600, 8usize..100, 0u64..9, any::<bool>()).prop_map(
-            |(n_batch, n_outputs, prefill, tile, prompts_turn, exclusive)| Limits {
+        (1usize..600, 1usize..64, 0usize..600, 8usize..100, 0u64..9, any::<(bool, bool)>()).prop_map(
+            |(n_batch, n_outputs, prefill, tile, prompts_turn, (exclusive, after_image))| Limits {
                 n_batch,
+                n_image: 600,
+                after_image,
                 n_outputs,
                 prefill,
                 tile,
@@ -231,7 +273,7 @@ mod tests {
         match views[share.index].work {
             Work::Decode { .. } => share.tokens,
             Work::Prefill { left, .. } => usize::from(left == share.tokens),
-            Work::Rest => 0,
+            Work::Image { .. } | Work::Rest => 0,
         }
     }
 
@@ -248,7 +290,10 @@ mod tests {
         fn a_plan_keeps_all_limits(views in views(), limits in limits()) {
             let shares = shares(&views, limits);
             let rows: usize = shares.iter().map(|share| share.tokens).sum();
-            prop_assert!(rows <= limits.n_batch);
+            let has_image = shares.iter().any(|share| matches!(views[share.index].work, Work::Image { .. }));
+            let most = if has_image { limits.n_image } else { limits.n_batch };
+            prop_assert!(rows <= most, "a pass that is too large");
+            prop_assert!(!has_image || shares.len() == 1, "an image beside others");
             prop_assert!(shares.iter().map(|share| outputs(&views, *share)).sum::<usize>() <= limits.n_outputs);
             let mut seen = std::collections::HashSet::new();
             for share in &shares {
@@ -258,6 +303,10 @@ mod tests {
                 match views[share.index].work {
                     Work::Decode { guesses } => prop_assert!(share.tokens <= 1 + guesses),
                     Work::Prefill { left, cut } => prop_assert!(share.tokens <= left.min(cut)),
+                    Work::Image { rows, whole } => {
+                        let kept = if whole { share.tokens == rows } else { share.tokens <= rows };
+                        prop_assert!(kept, "an image in pieces");
+                    }
                     Work::Rest => prop_assert!(false, "a resting sequence was served"),
                 }
             }
@@ -273,6 +322,13 @@ mod tests {
             let limits = Limits { exclusive: false, ..limits };
             let shares = shares(&views, limits);
             let Some(set) = shares.first().map(|share| views[share.index].set) else { return Ok(()) };
+            let is_image = |share: &Share| matches!(views[share.index].work, Work::Image { .. });
+            if shares.iter().any(is_image) {
+                let others = self::shares(&views, Limits { after_image: true, ..limits });
+                let streams = views.iter().any(|view| view.decodes() && view.set == set);
+                prop_assert!(!streams || !limits.after_image && !others.iter().any(is_image));
+                return Ok(());
+            }
             let decodes = |view: &View| view.decodes() && view.set == set;
             let served = shares.iter().filter(|share| decodes(&views[share.index])).count();
             let wanted = views.iter().filter(|view| decodes(view)).count().min(limits.n_batch).min(limits.n_outputs);
@@ -300,8 +356,16 @@ mod tests {
     /// Three streams of different sets, and two sets that have only prompts.
     #[test]
     fn sets_take_turns_and_prompts_keep_their_order() {
-        let mut limits =
-            Limits { n_batch: 512, n_outputs: 64, prefill: 10, tile: 64, prompts_turn: 0, exclusive: false };
+        let mut limits = Limits {
+            n_batch: 512,
+            n_image: 512,
+            n_outputs: 64,
+            prefill: 10,
+            tile: 64,
+            prompts_turn: 0,
+            after_image: false,
+            exclusive: false,
+        };
         let view = |set, work, deadline| View { work, deadline, served: 0, set, turn: 0 };
         let (stream, prompt) = (Work::Decode { guesses: 0 }, Work::Prefill { left: 400, cut: 400 });
         let mut views =

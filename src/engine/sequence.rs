@@ -8,6 +8,7 @@ use super::detokenizer::Detokenizer;
 use super::event::{Event, FinishReason, Summary, Timings, TokenLogprob, Usage};
 use super::forward::{Forward, Probabilities, TokenId};
 use super::handle::Ticket;
+use super::image::Images;
 use super::request::{Request, random_seed};
 use super::stop::StopMatcher;
 use super::stream::EventSender;
@@ -16,6 +17,7 @@ use super::stream::EventSender;
 pub(super) struct Sequence {
     /// The prompt and what was generated.
     pub tokens: Vec<TokenId>,
+    pub images: Images,
     pub prompt_len: usize,
     /// Tokens of it that are in the cache. What follows them comes next.
     pub computed: usize,
@@ -87,6 +89,7 @@ impl Sequence {
         let sequence = Self {
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
+            images: request.images,
             computed: 0,
             seq: 0,
             decoding: false,

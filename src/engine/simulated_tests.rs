@@ -1,5 +1,7 @@
 //! The whole engine on a simulated machine: random arrivals, cancels and sizes. `SHIMMY_SEED=n` repeats one run.
 
+#[path = "adapter_tests.rs"]
+mod adapters;
 #[path = "guess_tests.rs"]
 mod guesses;
 
@@ -15,6 +17,7 @@ use super::command::Command;
 use super::event::{Event, FinishReason};
 use super::forward::TokenId;
 use super::handle::{EngineConfig, Shared, Ticket};
+use super::image::{ImageRows, Images, uncut};
 use super::request::{Request, SamplingParams};
 use super::run::{Engine, Outcome};
 use super::scheduler::Priority;
@@ -89,6 +92,8 @@ struct World {
     clients: Vec<Client>,
     machine: Machine,
     steps: u64,
+    /// Of which prompts may have rows.
+    images: Vec<Arc<ImageRows>>,
 }
 
 impl World {
@@ -106,7 +111,7 @@ impl World {
         };
         let forward = Simulation::new(Arc::new(Hash), machine);
         let engine = Engine::new(forward, None, config, Arc::clone(&shared), Arc::new(AtomicBool::new(false)));
-        Self { engine, shared, clients: Vec::new(), machine, steps: 0 }
+        Self { engine, shared, clients: Vec::new(), machine, steps: 0, images: Vec::new() }
     }
 
     fn arrive(&mut self, prompt: Vec<TokenId>, max_tokens: usize, priority: Priority) -> &mut Client {
@@ -121,8 +126,11 @@ impl World {
         priority: Priority,
     ) -> &mut Client {
         let (events, stream) = channel(None, prompt.len());
-        self.engine.take(Command::Generate(Request {
+        let begins = |id: &TokenId| self.images.iter().find(|image| image.tokens().next() == Some(*id));
+        let images = prompt.iter().filter_map(begins).cloned().collect();
+        self.engine.take(Command::Generate(Box::new(Request {
             prompt: prompt.clone(),
+            images: Images::of(&prompt, images).expect("its own"),
             sampling: SamplingParams::default(),
             stop: Vec::new(),
             max_tokens: u32::try_from(max_tokens).ok(),
@@ -134,7 +142,7 @@ impl World {
             events,
             ticket: Ticket::take(&self.shared, 1, usize::MAX).and_then(|mut one| one.pop()).expect("no limit"),
             submitted: Instant::now(),
-        }));
+        })));
         self.clients.push(Client {
             prompt,
             adapters: adapters.clone(),
@@ -229,6 +237,9 @@ fn live(seed: u64) {
     let deterministic = chance(&mut rng, 0.1);
     let mut world = World::new(machine, parallel, deterministic, lookup);
     guesses::maybe_draft(&mut world, &mut rng);
+    if chance(&mut rng, 0.4) {
+        world.images = (0..4).map(|_| image(rng.usize(1..25), chance(&mut rng, 0.5), &machine)).collect();
+    }
     // A few beginnings, so that much is shared.
     let mut pool = Pool::new(if chance(&mut rng, 0.5) { 3 } else { 0 });
     let stems: Vec<Vec<TokenId>> = (0..3).map(|_| (0..rng.usize(1..30)).map(|_| rng.u32(1..90)).collect()).collect();
@@ -236,8 +247,12 @@ fn live(seed: u64) {
         for _ in 0..rng.u32(0..3) {
             let mut prompt = stems[rng.usize(0..3)].clone();
             prompt.truncate(rng.usize(1..=prompt.len()));
+            for _ in 0..rng.usize(0..3).min(world.images.len()) {
+                prompt.extend(world.images[rng.usize(0..4)].tokens());
+                prompt.extend((0..rng.usize(0..3)).map(|_| rng.u32(1..90)));
+            }
             prompt.extend((0..rng.usize(0..40)).map(|_| rng.u32(1..90)));
-            prompt.truncate(machine.n_ctx_seq - 1);
+            prompt.truncate(uncut(&prompt, machine.n_ctx_seq - 1));
             let priority = [Priority::Interactive, Priority::Normal, Priority::Batch][rng.usize(0..3)];
             let steps = world.steps;
             let leaves = chance(&mut rng, 0.2).then(|| steps + rng.u64(0..30));
@@ -259,6 +274,12 @@ fn live(seed: u64) {
     for weights in &pool.swapped {
         assert_eq!(Arc::strong_count(weights), 1, "an adapter that was unloaded is still held");
     }
+}
+
+/// An image that is read as a `whole` fits a pass.
+fn image(n: usize, whole: bool, machine: &Machine) -> Arc<ImageRows> {
+    let n = if whole { n.min(machine.n_batch) } else { n };
+    Arc::new(ImageRows::new(n, n, Vec::new(), Vec::new(), whole))
 }
 
 /// The adapters of one life.
@@ -367,78 +388,27 @@ fn streams_go_on_while_a_long_prompt_is_computed() {
 }
 
 #[test]
-fn nothing_is_shared_across_adapters_and_all_within_them() {
+fn streams_go_on_between_images_and_an_image_is_computed_once() {
     let mut world = World::new(machine(), 8, false, 0);
-    let (_, adapter) = Pool::load(1);
-    let sets = [AdapterSet::default(), AdapterSet::new([(adapter.clone(), 1.0)]), AdapterSet::new([(adapter, 0.5)])];
-    for (round, computed) in [(0, 202), (1, 1)] {
-        for set in &sets {
-            let before = world.engine.prompt_clock;
-            world.arrive_with(set, prompt(51), 4, Priority::Normal);
-            world.finish_keeping();
-            assert_eq!(world.engine.prompt_clock - before, computed, "round {round}, {set:?}");
-        }
-    }
-    world.finish(1000);
-}
-
-#[test]
-fn a_stream_goes_on_each_round_whoever_comes_with_other_adapters() {
-    let mut world = World::new(machine(), 8, false, 0);
-    let [first, second] = [1, 2].map(|number| AdapterSet::new([(Pool::load(number).1, 1.0)]));
     world.engine.forward = Simulation::new(Arc::new(Endless), machine());
-    world.arrive_with(&first, vec![50, 7, 9], 400, Priority::Normal);
-    world.arrive_with(&second, vec![50, 7, 9], 400, Priority::Normal);
-    for _ in 0..10 {
+    world.arrive(vec![50, 7, 9], 400, Priority::Normal);
+    for _ in 0..5 {
         world.step();
     }
-    for round in 0..30 {
-        let before: Vec<usize> = world.clients[..2].iter().map(|client| client.text.len()).collect();
-        // Each comes with a set of its own, and is urgent.
-        let set = AdapterSet::new([(Pool::load(100 + round).1, 1.0)]);
-        world.arrive_with(&set, prompt(60), 1, Priority::Interactive);
-        for _ in 0..3 {
-            world.step();
-        }
-        for (client, before) in world.clients.iter().zip(before) {
-            assert!(client.text.len() > before, "a stream stood still in round {round}");
-        }
+    world.images = (0..6).map(|_| image(40, true, &machine())).collect();
+    let prompt: Vec<TokenId> = world.images.iter().flat_map(|image| image.tokens()).chain([3]).collect();
+    world.arrive(prompt.clone(), 4, Priority::Normal);
+    for _ in 0..20 {
+        let before = world.clients[0].text.len();
+        world.step();
+        world.step();
+        assert!(world.clients[0].text.len() > before, "a stream stood still for two passes");
     }
+    assert_eq!(world.clients[1].end, Some(FinishReason::Length));
+    let before = world.engine.prompt_clock;
+    world.arrive(prompt[..200].iter().copied().chain([4]).collect(), 1, Priority::Normal);
     world.finish_keeping();
-}
-
-#[test]
-fn an_unloaded_adapter_goes_with_its_last_sequence() {
-    let mut world = World::new(machine(), 8, false, 0);
-    let (weights, adapter) = Pool::load(7);
-    let set = AdapterSet::new([(adapter.clone(), 1.0)]);
-    world.arrive_with(&set, prompt(51), 3, Priority::Normal);
-    world.finish_keeping();
-    world.arrive_with(&set, prompt(51), 30, Priority::Normal);
-    world.step();
-    adapter.set_unloaded();
-    world.engine.take(Command::Unloaded(adapter.id()));
-    drop((adapter, set));
-    world.step();
-    assert!(Arc::strong_count(&weights) > 1, "somebody is computed with it");
-    world.finish(1000);
-    world.clients.clear();
-    assert_eq!(Arc::strong_count(&weights), 1);
-}
-
-#[test]
-fn a_request_that_comes_after_its_adapter_was_unloaded_keeps_nothing_of_it() {
-    let mut world = World::new(machine(), 8, false, 0);
-    let (weights, adapter) = Pool::load(7);
-    let set = AdapterSet::new([(adapter.clone(), 1.0)]);
-    adapter.set_unloaded();
-    world.engine.take(Command::Unloaded(adapter.id()));
-    world.step();
-    world.arrive_with(&set, prompt(51), 3, Priority::Normal);
-    drop((adapter, set));
-    world.finish(1000);
-    world.clients.clear();
-    assert_eq!(Arc::strong_count(&weights), 1);
+    assert_eq!(world.engine.prompt_clock - before, 1, "five images were there");
 }
 
 #[test]

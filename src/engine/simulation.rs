@@ -10,6 +10,7 @@ use super::adapters::AdapterSet;
 use super::command::Measure;
 use super::forward::{Forward, ForwardError, Lane, Probabilities, Reuse, Row, Shape, TokenId};
 use super::handle::{EngineConfig, EngineHandle};
+use super::image::{ImagePass, is_image, is_inside};
 use super::request::SamplingParams;
 
 /// What comes next in a sequence.
@@ -125,6 +126,21 @@ impl Simulation {
     }
 }
 
+/// An image has a pass of its own, which has as much of it as it is said to have.
+fn check_image(rows: &[Row], image: Option<ImagePass<'_>>) -> Result<(), ForwardError> {
+    let failed = |what: &str| Err(ForwardError::Failed(what.into()));
+    let Some(ImagePass { image, rows: part }) = image else {
+        return if rows.iter().any(|row| is_image(row.token)) { failed("an image is not there") } else { Ok(()) };
+    };
+    if !image.tokens().skip(part.start).take(part.len()).eq(rows.iter().map(|row| row.token)) {
+        return failed("rows that are not the image's");
+    }
+    if image.whole && part.len() != image.n {
+        return failed("part of an image that is read as a whole");
+    }
+    if rows.iter().any(|row| row.seq != rows[0].seq) { failed("an image in two sequences") } else { Ok(()) }
+}
+
 impl Forward for Simulation {
     /// Length of the prompt.
     type Sampler = usize;
@@ -156,9 +172,15 @@ impl Forward for Simulation {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &[Row], adapters: &AdapterSet) -> Result<(), ForwardError> {
+    fn decode(
+        &mut self,
+        rows: &[Row],
+        image: Option<ImagePass<'_>>,
+        adapters: &AdapterSet,
+    ) -> Result<(), ForwardError> {
         self.rows.clear();
         self.adapters = adapters.clone();
+        check_image(rows, image)?;
         if rows.len() > self.free.len() {
             return Err(ForwardError::NoCells);
         }
@@ -199,6 +221,9 @@ impl Forward for Simulation {
 
     fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String> {
         let source = self.held[from as usize].clone();
+        if is_inside(&source.tokens, len) {
+            return Err(format!("{len} positions end in an image"));
+        }
         if !self.held[to as usize].tokens.is_empty() || len > source.tokens.len() {
             return Err(format!("{len} of {} positions onto a sequence in use", source.tokens.len()));
         }
@@ -219,7 +244,7 @@ impl Forward for Simulation {
 
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String> {
         let held = &mut self.held[seq as usize];
-        if self.machine.recurrent && len > 0 && len < held.tokens.len() {
+        if self.machine.recurrent && len > 0 && len < held.tokens.len() || is_inside(&held.tokens, len) {
             return Ok(false);
         }
         held.tokens.truncate(len);

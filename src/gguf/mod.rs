@@ -9,6 +9,7 @@ mod shards;
 mod types;
 mod validate;
 mod validate_adapter;
+mod validate_projector;
 pub mod writer;
 
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub use types::TensorType;
 pub(crate) use validate::{POOLING_NONE, POOLING_RANK};
 pub use validate::{check_tensors, validate_model, validate_outline};
 pub use validate_adapter::validate_adapter;
+pub use validate_projector::validate_projector;

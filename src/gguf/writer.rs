@@ -106,6 +106,19 @@ impl Writer {
         self.tensor(name, dims, 0, data)
     }
 
+    /// The values of a tensor of 32-bit floats; none where there is no such tensor.
+    #[must_use]
+    pub fn floats(&self, name: &str) -> Vec<f32> {
+        let tensor = self.tensors.iter().find(|tensor| tensor.name == name && tensor.type_id == 0);
+        let bytes = tensor.map_or(&[][..], |tensor| &tensor.data).as_chunks().0;
+        bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    /// A tensor of these 32-bit floats.
+    pub fn values(&mut self, name: &str, dims: &[u64], values: &[f32]) -> &mut Self {
+        self.tensor(name, dims, 0, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
     /// The same model in `n` files: the first has the metadata, and each has its share of the tensors.
     #[must_use]
     pub fn split(&self, n: u16) -> Vec<Self> {

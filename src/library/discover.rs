@@ -74,12 +74,31 @@ pub fn examine(path: &Path) -> Result<Found, Problem> {
         Look::Model(model) => {
             let nameless = Nameless { place: 0, path, wishes: &wishes };
             let named = assign(&[nameless]).into_iter().next().unwrap_or_default();
-            Ok(found(named, "the path given", &group, *model))
+            let found = found(named, "the path given", &group, *model);
+            Ok(with_projector(found, path, folder))
         }
         Look::Projector(_) => Err(problem("is a projector for images (mmproj), not a language model".into())),
         Look::Adapter(_) => Err(problem("is a LoRA adapter, not a model; give it with --lora".into())),
         Look::Unusable(what) => Err(problem(what)),
     }
+}
+
+/// With what lies in its folder for it, as a look at the whole folder pairs them.
+fn with_projector(mut model: Found, path: &Path, folder: &Path) -> Found {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let is_projector = |name: &str| name.to_lowercase().contains("mmproj");
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    if !entries.into_iter().any(|entry| entry.file_name().to_str().is_some_and(is_projector)) {
+        return model;
+    }
+    let (Some(file), here) = (File::at(path.to_owned()), Kind::Files { depth: 1 }) else { return model };
+    let all = discover(&[SearchPath { dir: folder.to_owned(), because: "the path given", kind: here }]);
+    let same = all.into_iter().find(|other| File::at(other.path.clone()).is_some_and(|other| other.id == file.id));
+    if let Some(found) = same {
+        model.facts.set(Capability::Vision, found.facts.can(Capability::Vision));
+        model.projector = found.projector;
+    }
+    model
 }
 
 /// As many as llama.cpp can count.
@@ -231,7 +250,7 @@ fn pair_projectors(
         part(parts, file, PartKind::Projector).models.push(model.name.clone());
         model.projector = Some(file.path.clone());
         if sees {
-            model.facts.add(Capability::Vision);
+            model.facts.set(Capability::Vision, true);
         }
     }
 }

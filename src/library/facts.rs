@@ -42,7 +42,7 @@ pub enum Capability {
     Tools,
     /// Its template knows thoughts.
     Thinking,
-    /// Looks at images: with its projector, or by itself.
+    /// Looks at images, with its projector.
     Vision,
     /// Fills in the middle of a text.
     Fim,
@@ -130,8 +130,10 @@ impl Facts {
         self.capabilities.contains(&capability)
     }
 
-    pub(super) fn add(&mut self, capability: Capability) {
-        if !self.can(capability) {
+    /// Whether it can, which what lies beside it may change.
+    pub fn set(&mut self, capability: Capability, can: bool) {
+        self.capabilities.retain(|known| *known != capability);
+        if can {
             self.capabilities.push(capability);
             self.capabilities.sort_unstable();
         }
@@ -166,7 +168,6 @@ fn capabilities(header: &Header) -> Vec<Capability> {
         (Capability::Chat, !template.is_empty()),
         (Capability::Tools, mentions(&["tools"])),
         (Capability::Thinking, mentions(&["<think>", "enable_thinking", "reasoning_effort", "reasoning_content"])),
-        (Capability::Vision, of_architecture("vision.block_count").is_some()),
         (Capability::Fim, fills_in(header)),
     ];
     found.into_iter().filter(|(_, has)| *has).map(|(capability, _)| capability).collect()
@@ -225,7 +226,6 @@ mod tests {
         assert_eq!(number("llama.pooling_type", 1), ["embeddings"]);
         assert_eq!(number("llama.pooling_type", 4), ["rerank"]);
         assert_eq!(number("llama.pooling_type", 0)[0], "completion");
-        assert_eq!(number("llama.vision.block_count", 2), ["completion", "vision"]);
         let bidirectional = capabilities(|w| {
             w.bool("llama.attention.causal", false);
         });

@@ -37,6 +37,27 @@ pub struct Batch {
     outputs: Vec<i8>,
     n_outputs: usize,
     pointers: Vec<*mut i32>,
+    /// In the place of tokens, where the batch is one of an image.
+    vectors: Vec<f32>,
+    n_embd_inp: usize,
+    multi_rope: bool,
+    whole: bool,
+}
+
+/// Rows of an image for [`Batch::add_image`].
+#[derive(Clone, Copy, Debug)]
+pub struct ImageBatch<'a> {
+    /// An embedding a row, one behind the other.
+    pub vectors: &'a [f32],
+    /// Where each row is, counted from `at`. Empty where they follow each other as tokens do.
+    pub places: &'a [[u32; 4]],
+    /// Position of the first row where they follow each other, or of the image.
+    pub at: Pos,
+    pub seq: SeqId,
+    /// The last row's logits can be read after the decode.
+    pub output: bool,
+    /// The rows see those behind them.
+    pub whole: bool,
 }
 
 impl Batch {
@@ -56,6 +77,10 @@ impl Batch {
             outputs: Vec::with_capacity(capacity),
             n_outputs: 0,
             pointers: Vec::with_capacity(capacity),
+            vectors: Vec::new(),
+            n_embd_inp: context.model().n_embd_inp(),
+            multi_rope: context.model().has_multi_rope(),
+            whole: false,
         }
     }
 
@@ -65,6 +90,8 @@ impl Batch {
         self.sequences.clear();
         self.outputs.clear();
         self.n_outputs = 0;
+        self.vectors.clear();
+        self.whole = false;
     }
 
     /// Adds one token of `seq` at `pos`. With `output`, its logits can be read after the decode.
@@ -72,6 +99,9 @@ impl Batch {
     /// # Errors
     /// A full batch, a token outside the vocabulary, a position that the model never learned, a sequence of another context.
     pub fn add(&mut self, token: Token, pos: Pos, seq: SeqId, output: bool) -> Result<(), LlamaError> {
+        if !self.vectors.is_empty() {
+            return Err(LlamaError::ImageShape);
+        }
         if self.tokens.len() == self.capacity {
             return Err(LlamaError::BatchFull { capacity: self.capacity });
         }
@@ -92,14 +122,63 @@ impl Batch {
         Ok(())
     }
 
+    /// Fills an empty batch with rows of an image.
+    ///
+    /// # Errors
+    /// A batch that is not empty or too small, rows of another width, and what [`Batch::add`] refuses.
+    pub fn add_image(&mut self, image: &ImageBatch<'_>) -> Result<(), LlamaError> {
+        let n = image.vectors.len() / self.n_embd_inp.max(1);
+        let has_places = image.places.len() == n && self.multi_rope || image.places.is_empty() && !self.multi_rope;
+        if !self.is_empty() || n == 0 || image.vectors.len() != n * self.n_embd_inp || !has_places {
+            return Err(LlamaError::ImageShape);
+        }
+        if n > self.capacity {
+            return Err(LlamaError::BatchFull { capacity: self.capacity });
+        }
+        if image.seq.context != self.context {
+            return Err(LlamaError::ForeignObject);
+        }
+        let first = usize::try_from(image.at.raw()).unwrap_or(0);
+        if first + n > self.n_positions {
+            return Err(LlamaError::PosUnlearned { pos: first + n - 1, n_positions: self.n_positions });
+        }
+        if self.multi_rope {
+            // One part of all rows' positions, then the next.
+            for part in 0..4 {
+                for place in image.places {
+                    let offset = if part < 3 { first + place[part] as usize } else { 0 };
+                    self.positions.push(Pos::new(offset)?.raw());
+                }
+            }
+        } else {
+            for row in 0..n {
+                self.positions.push(Pos::new(first + row)?.raw());
+            }
+        }
+        self.vectors.extend_from_slice(image.vectors);
+        self.sequences.resize(n, image.seq.raw());
+        self.outputs.resize(n, 0);
+        if let Some(last) = self.outputs.last_mut().filter(|_| image.output) {
+            *last = 1;
+            self.n_outputs = 1;
+        }
+        self.whole = image.whole;
+        Ok(())
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.sequences.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.sequences.is_empty()
+    }
+
+    /// Whether its rows see those behind them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     #[must_use]
@@ -122,14 +201,15 @@ impl Batch {
 
     /// The C view. It borrows from this batch and is valid until the batch changes.
     pub(super) fn raw(&mut self) -> llama_sys::llama_batch {
+        let is_image = !self.vectors.is_empty();
         self.pointers.clear();
         let base = self.sequences.as_mut_ptr();
-        self.pointers.extend((0..self.tokens.len()).map(|row| base.wrapping_add(row)));
+        self.pointers.extend((0..self.sequences.len()).map(|row| base.wrapping_add(row)));
         llama_sys::llama_batch {
             // Never above n_batch, which is an i32 in llama.cpp.
-            n_tokens: i32::try_from(self.tokens.len()).unwrap_or(i32::MAX),
-            token: self.tokens.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
+            n_tokens: i32::try_from(self.sequences.len()).unwrap_or(i32::MAX),
+            token: if is_image { std::ptr::null_mut() } else { self.tokens.as_mut_ptr() },
+            embd: if is_image { self.vectors.as_mut_ptr() } else { std::ptr::null_mut() },
             pos: self.positions.as_mut_ptr(),
             n_seq_id: self.counts.as_mut_ptr(),
             seq_id: self.pointers.as_mut_ptr(),

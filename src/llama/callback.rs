@@ -22,8 +22,11 @@ thread_local! {
 
 /// Sends llama.cpp's log to `tracing`, level for level, with target `llama.cpp`.
 pub(super) fn install_log() {
-    // SAFETY: the callback is a plain function that lives for ever and needs no user data.
-    unsafe { llama_sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+    // SAFETY: the callback is a plain function that lives for ever and needs no user data; nothing logs yet.
+    unsafe {
+        llama_sys::llama_log_set(Some(on_log), std::ptr::null_mut());
+        llama_sys::shim_projector_log_set(Some(on_log), std::ptr::null_mut());
+    }
 }
 
 unsafe extern "C" fn on_log(level: u32, text: *const c_char, _: *mut c_void) {

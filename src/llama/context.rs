@@ -8,9 +8,9 @@ use super::batch::Batch;
 use super::callback::{self, AbortFlag};
 use super::error::{LlamaError, check, failure};
 use super::kv_cache::KvCache;
+use super::logits::Logits;
 use super::model::{Model, Pooling};
 use super::threads::ComputeThreads;
-use super::vocab::Token;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlashAttention {
@@ -19,6 +19,16 @@ pub enum FlashAttention {
     Auto,
     On,
     Off,
+}
+
+impl FlashAttention {
+    pub(super) fn raw(self) -> i32 {
+        match self {
+            Self::Auto => llama_sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            Self::On => llama_sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            Self::Off => llama_sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        }
+    }
 }
 
 /// Number format of the KV cache.
@@ -164,11 +174,7 @@ impl Context {
             n_outputs_max,
             n_threads: i32::try_from(params.n_threads.max(1)).unwrap_or(1),
             n_threads_batch: i32::try_from(params.n_threads_batch.max(1)).unwrap_or(1),
-            flash_attn: match params.flash_attention {
-                FlashAttention::Auto => llama_sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-                FlashAttention::On => llama_sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
-                FlashAttention::Off => llama_sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
-            },
+            flash_attn: params.flash_attention.raw(),
             type_k: params.kv_type_k.raw(),
             type_v: params.kv_type_v.raw(),
             embeddings: params.embeddings,
@@ -300,10 +306,16 @@ impl Context {
     /// [`LlamaError::Decode`] part of the batch may be in the cache: remove it with [`KvCache::seq_rm`].
     pub fn decode(&mut self, batch: &mut Batch) -> Result<(), LlamaError> {
         self.check_batch(batch)?;
-        if batch.len() > self.n_ubatch() && self.model.is_bidirectional() {
+        if batch.len() > self.n_ubatch() && (self.model.is_bidirectional() || batch.is_whole()) {
             return Err(LlamaError::ExceedsUbatch { tokens: batch.len(), n_ubatch: self.n_ubatch() });
         }
-        self.run(batch, "decode", llama_sys::shim_decode)
+        if !batch.is_whole() {
+            return self.run(batch, "decode", llama_sys::shim_decode);
+        }
+        self.set_causal(false);
+        let result = self.run(batch, "decode", llama_sys::shim_decode);
+        self.set_causal(true);
+        result
     }
 
     /// Runs the batch through the encoder of an encoder-decoder model.
@@ -319,6 +331,11 @@ impl Context {
             return Err(LlamaError::ExceedsUbatch { tokens: batch.len(), n_ubatch: self.n_ubatch() });
         }
         self.run(batch, "encode", llama_sys::shim_encode)
+    }
+
+    fn set_causal(&mut self, causal: bool) {
+        // SAFETY: a setter on a live context.
+        unsafe { llama_sys::shim_set_causal(self.raw(), causal) };
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<(), LlamaError> {
@@ -470,29 +487,3 @@ impl Context {
 }
 
 type RunFn = unsafe extern "C" fn(*mut llama_sys::llama_context, llama_sys::llama_batch, *mut i32) -> i32;
-
-/// One row of logits: a float for each entry of the vocabulary. Borrowed from the context.
-#[derive(Clone, Copy, Debug)]
-pub struct Logits<'a>(&'a [f32]);
-
-impl Logits<'_> {
-    #[must_use]
-    pub fn as_slice(&self) -> &[f32] {
-        self.0
-    }
-
-    /// The natural logarithm of a token's probability among all tokens, and those of the `n` most likely ones.
-    ///
-    /// # Errors
-    /// [`LlamaError::NanLogits`].
-    pub fn probabilities(&self, token: Token, n: usize) -> Result<(f32, Vec<(Token, f32)>), LlamaError> {
-        let all = super::select::log_sum(self.0);
-        let own = self.0.get(token.index() as usize).copied().ok_or(LlamaError::NanLogits)?;
-        let mut top = Vec::new();
-        if n > 0 {
-            super::select::select_top(self.0, n, &mut top)?;
-        }
-        let top = top.into_iter().filter_map(|(logit, id)| Some((Token::from_raw(id)?, logit - all)));
-        Ok((own - all, top.collect()))
-    }
-}

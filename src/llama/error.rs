@@ -90,6 +90,12 @@ pub enum LlamaError {
     TooManyDevices { asked: usize, most: usize },
     #[error("the tensor pattern {0:?} holds a NUL byte")]
     TensorPattern(String),
+    #[error("{}: the projector takes no images", .0.display())]
+    SeesNothing(PathBuf),
+    #[error("the model's vocabulary lacks the tokens that its projector puts around images")]
+    NoImageMarks,
+    #[error("an image has a batch of its own, and rows as wide as the model's embeddings")]
+    ImageShape,
     #[error("the adapter belongs to another model")]
     ForeignAdapter,
 }

@@ -216,6 +216,13 @@ impl Model {
         usize::try_from(unsafe { llama_sys::llama_model_n_embd(self.raw()) }).unwrap_or(0)
     }
 
+    /// Width of what stands in the place of a token's embedding.
+    #[must_use]
+    pub fn n_embd_inp(&self) -> usize {
+        // SAFETY: a getter on a live model.
+        usize::try_from(unsafe { llama_sys::llama_model_n_embd_inp(self.raw()) }).unwrap_or(0)
+    }
+
     #[must_use]
     pub fn n_layer(&self) -> u32 {
         // SAFETY: a getter on a live model.
@@ -305,6 +312,7 @@ impl Model {
         self.meta(&key).is_some_and(|value| value == "false")
     }
 
+    /// Whether a position has several parts, so that images can lie across a text.
     pub(super) fn has_multi_rope(&self) -> bool {
         // SAFETY: a getter on a live model.
         let rope = unsafe { llama_sys::llama_model_rope_type(self.raw()) };

@@ -4,8 +4,8 @@ use std::ptr::NonNull;
 
 use crate::constrain::TokenFilter;
 
-use super::context::Logits;
 use super::error::{LlamaError, check};
+use super::logits::Logits;
 use super::penalties::Penalties;
 use super::select::select_top;
 use super::vocab::{Token, Vocab};

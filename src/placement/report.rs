@@ -91,6 +91,9 @@ pub struct DeviceUse {
     /// A model that guesses ahead for this one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub draft_bytes: u64,
+    /// What turns images into embeddings for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub projector_bytes: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's form.
@@ -102,7 +105,12 @@ impl DeviceUse {
     /// All that it holds.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes + self.context_bytes + self.compute_bytes + self.adapter_bytes + self.draft_bytes
+        self.weights_bytes
+            + self.context_bytes
+            + self.compute_bytes
+            + self.adapter_bytes
+            + self.draft_bytes
+            + self.projector_bytes
     }
 
     /// `Vulkan0 (NVIDIA H200)`, or `CPU`.
@@ -135,6 +143,11 @@ impl PlacementReport {
     /// Counts a model in that guesses ahead.
     pub fn add_draft(&mut self, bytes: &Bytes) {
         self.add(bytes, |device| &mut device.draft_bytes);
+    }
+
+    /// Counts a projector in.
+    pub fn add_projector(&mut self, bytes: &Bytes) {
+        self.add(bytes, |device| &mut device.projector_bytes);
     }
 
     fn add(&mut self, bytes: &Bytes, part: impl Fn(&mut DeviceUse) -> &mut u64) {

@@ -10,6 +10,7 @@ pub fn stub(label: &str) -> LoadSpec {
         source: ModelSource::Stub(StubSpeed::Fast),
         adapters: Vec::new(),
         draft: None,
+        projector: None,
         template: None,
         placement: PlacementSpec::default(),
         context_tokens: None,

@@ -29,9 +29,10 @@ impl From<EngineError> for RunnerError {
             EngineError::PromptTooLong { prompt_tokens, context_tokens } => {
                 Self::PromptTooLong { prompt_tokens, context_tokens }
             }
-            EngineError::EmptyPrompt | EngineError::Parameter(_) | EngineError::TooMany { .. } => {
-                Self::BadRequest(error.to_string())
-            }
+            EngineError::EmptyPrompt
+            | EngineError::Parameter(_)
+            | EngineError::ImageTooLarge { .. }
+            | EngineError::TooMany { .. } => Self::BadRequest(error.to_string()),
             EngineError::Overloaded { .. } => Self::Overloaded(error.to_string()),
             EngineError::Failed(_) | EngineError::Stopped => Self::Failed(error.to_string()),
         }

@@ -21,6 +21,7 @@ use super::offload;
 use super::plan;
 use super::prompt::{Prepared, Prompts};
 use super::rank;
+use super::sight::Sight;
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt, RankSpec, Ranks};
 use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
 
@@ -63,6 +64,7 @@ impl LocalRunner {
         let draft = Draft::load(backend, spec, &model, &choice, false)?;
 
         let threads = spec.threads.unwrap_or_else(default_threads);
+        let sight = see(backend, spec, &model, &choice, threads)?;
         let layout = Layout::new(&model, spec)?;
         if layout.n_ctx_seq > model.n_ctx_train().max(1) {
             tracing::warn!(
@@ -82,6 +84,9 @@ impl LocalRunner {
         let mut placement = placement::verify(&choice, &offload::actual(&model, memory.model).map_err(load_error)?)?;
         if let Some(draft) = &draft {
             placement.add_draft(&draft.place(memory.draft)?.held());
+        }
+        if let (Ok(_), Some(projector)) = (&sight, &spec.projector) {
+            placement.add_projector(&Sight::need(backend, &projector.path, spec, &choice)?);
         }
         log_devices(&placement);
         tracing::info!(
@@ -107,10 +112,11 @@ impl LocalRunner {
             template: template.name().to_owned(),
             adapters: spec.adapters.iter().map(|(path, scale)| (path.display().to_string(), *scale)).collect(),
             draft: draft.map(|draft| draft.path.display().to_string()),
+            projector: sight.as_ref().ok().map(|sight| sight.path().display().to_string()),
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        let (prompts, defaults) = (Prompts::new(vocab, template, engine.n_ctx()), spec.defaults.clone());
+        let (prompts, defaults) = (Prompts::new(vocab, template, sight, engine.n_ctx()), spec.defaults.clone());
         Ok(Self { engine, prompts, embedder, ranks, writes, defaults, adapters, usual, model, info })
     }
 
@@ -135,6 +141,27 @@ impl LocalRunner {
                 self.adapters.set(&loaded.cloned().collect::<Vec<_>>())
             }
         }
+    }
+}
+
+/// The model's projector, or why it has none.
+fn see(
+    backend: Backend,
+    spec: &LoadSpec,
+    model: &Model,
+    choice: &Choice,
+    threads: u32,
+) -> Result<Result<Sight, String>, LoadError> {
+    let Some(projector) = &spec.projector else {
+        return Ok(Err("no projector (mmproj) lies beside it, and --mmproj names none".into()));
+    };
+    match Sight::load(backend, &projector.path, spec, model, choice, threads) {
+        Ok(sight) => Ok(Ok(sight)),
+        Err(error) if projector.found => {
+            tracing::warn!(%error, "the model takes no images, as its projector cannot be used");
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -197,11 +224,12 @@ impl Runner for LocalRunner {
             let spec = self.defaults.apply(spec);
             let adapters = self.adapters_for(spec.lora.as_deref())?;
             self.prompts.check_tokens(spec.sampling.logit_bias.iter().map(|(token, _)| *token))?;
-            let Prepared { tokens, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
+            let Prepared { tokens, images, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
             self.engine.fits(&tokens)?;
             for (answer, prompt) in (0..answers).zip(repeat_n(tokens, answers as usize)) {
                 jobs.push(Job {
                     prompt,
+                    images: images.clone(),
                     sampling: spec.sampling.params_of(answer),
                     stop: stops.clone(),
                     shown: shown.clone(),

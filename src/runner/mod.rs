@@ -28,6 +28,8 @@ mod plan;
 #[cfg(feature = "llama")]
 mod prompt;
 mod rank;
+#[cfg(feature = "llama")]
+mod sight;
 mod spec;
 #[cfg(any(test, feature = "stub"))]
 mod stub;
@@ -52,7 +54,7 @@ pub use local::LocalRunner;
 pub use offload::offload_for;
 pub use spec::{
     CacheType, DEFAULT_CONTEXT, EmbedSpec, Embeddings, FlashAttention, GenerateSpec, Infill, InfillFile, Input,
-    LoadSpec, LoraUse, ModelSource, Prompt, RankSpec, Ranks, ServeSpec, StubSpeed,
+    LoadSpec, LoraUse, ModelSource, ProjectorSpec, Prompt, RankSpec, Ranks, ServeSpec, StubSpeed,
 };
 #[cfg(any(test, feature = "stub"))]
 pub use stub::StubRunner;
@@ -162,8 +164,17 @@ pub struct RunnerInfo {
     /// The file of the model that guesses ahead for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft: Option<String>,
+    /// The file of what turns images into what it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projector: Option<String>,
     pub placement: PlacementReport,
     pub load_ms: f64,
+}
+
+/// What a model answers to images that looks at none.
+#[cfg(any(test, feature = "stub", feature = "llama"))]
+fn sees_nothing(why: &str) -> RunnerError {
+    RunnerError::BadRequest(format!("this model takes no images: {why}"))
 }
 
 /// Hears the loaded fraction, 0.0 to 1.0; `false` cancels.

@@ -1,8 +1,9 @@
 //! From a choice of devices to what the wrapper takes, and back to a report of what came of it.
 
-use crate::llama::{self, Backend, LlamaError, Model, Offload, Split};
+use crate::llama::{self, Backend, Device, LlamaError, Model, Offload, Split};
 use crate::placement::{
-    Actual, Choice, CpuExperts, DeviceUse, GpuLayers, Inventory, PlacementError, PlacementSpec, SplitMode, choose,
+    Actual, Choice, CpuExperts, DeviceReport, DeviceUse, GpuLayers, Inventory, PlacementError, PlacementSpec,
+    SplitMode, choose,
 };
 
 /// Experts' matrices by llama.cpp's names.
@@ -22,13 +23,8 @@ pub(super) fn offload(backend: Backend, choice: &Choice) -> Result<Offload, Llam
     if choice.devices.is_empty() {
         return Ok(Offload::Cpu);
     }
-    let mut all = backend.devices()?;
-    let devices = choice.devices.iter().filter_map(|chosen| {
-        let index = all.iter().position(|device| device.name == chosen.name)?;
-        Some(all.swap_remove(index))
-    });
     Ok(Offload::Devices {
-        devices: devices.collect(),
+        devices: devices(backend, choice)?,
         layers: match choice.layers {
             GpuLayers::All | GpuLayers::Auto => None,
             GpuLayers::Count(n) => Some(n),
@@ -43,6 +39,16 @@ pub(super) fn offload(backend: Backend, choice: &Choice) -> Result<Offload, Llam
             CpuExperts::All => vec![EXPERTS.into()],
         },
     })
+}
+
+/// The chosen devices, in their order.
+pub(super) fn devices(backend: Backend, choice: &Choice) -> Result<Vec<Device>, LlamaError> {
+    let mut all = backend.devices()?;
+    let find = |chosen: &DeviceReport| {
+        let index = all.iter().position(|device| device.name == chosen.name)?;
+        Some(all.swap_remove(index))
+    };
+    Ok(choice.devices.iter().filter_map(find).collect())
 }
 
 /// What llama.cpp says of a loaded model and its context.

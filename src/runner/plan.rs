@@ -15,6 +15,7 @@ use super::free::{self, EXACT, may_overflow};
 use super::layout::Layout;
 use super::local::load_error;
 use super::offload;
+use super::sight::Sight;
 use super::spec::{CacheType, FlashAttention, LoadSpec};
 
 /// Nothing is computed.
@@ -235,6 +236,14 @@ impl<'a> Planner<'a> {
         let mut report = placement::verify(choice, &actual)?;
         if let Some(draft) = Draft::load(self.backend, spec, model, choice, true)? {
             report.add_draft(&draft.need(&layout.context(THREADS, spec))?);
+        }
+        if let Some(projector) = &spec.projector {
+            match Sight::need(self.backend, &projector.path, spec, choice) {
+                Ok(bytes) => report.add_projector(&bytes),
+                // The load goes without it, and says why.
+                Err(_) if projector.found => {}
+                Err(error) => return Err(error),
+            }
         }
         for adapter in &self.adapters {
             report.add_adapters(&placement::adapter_bytes(adapter, &actual.layers));

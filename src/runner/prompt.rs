@@ -1,6 +1,6 @@
 //! From a request to what the engine needs: tokens, stop strings, what the text must look like, and who reads it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,19 @@ use super::forms;
 use super::infill::{self, Marks};
 use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
 use super::rank;
+use super::sees_nothing;
+use super::sight::{Seen, Sight};
 use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
-    ChatOptions, Ending, Message, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
+    ChatOptions, Ending, Image, MOST_IMAGES, Message, Part, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced,
+    tools_json,
 };
 use crate::constrain::{Compiler, Constraint, TokenFilter, Words};
-use crate::engine::TokenId;
+use crate::engine::{ImageRows, TokenId};
 use crate::llama::{AnswerParser, LlamaError, Token, Vocab};
+
+/// What stands for an image in a prompt that is only shown.
+const IMAGE_SHOWN: &str = "[image]";
 
 /// A model's template and vocabulary.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub(super) struct Prompts {
     vocab: Vocab,
     template: TemplateChoice,
     knows_tools: bool,
+    /// What looks at images, or why nothing does.
+    sight: Result<Sight, String>,
     /// Tokens that one sequence can hold.
     context: usize,
     /// Made for the first conversation: it looks at each entry of the vocabulary.
@@ -35,6 +43,8 @@ pub(super) struct Prompts {
 /// What the engine needs of a request.
 pub(super) struct Prepared {
     pub tokens: Vec<TokenId>,
+    /// Of which it has rows.
+    pub images: Vec<Arc<ImageRows>>,
     /// Those that count: of the request, and of the template.
     pub stops: Vec<String>,
     pub parser: Option<Box<dyn OutputParser>>,
@@ -54,15 +64,16 @@ struct Text {
 }
 
 impl Prompts {
-    pub fn new(vocab: Vocab, template: TemplateChoice, context: usize) -> Self {
+    pub fn new(vocab: Vocab, template: TemplateChoice, sight: Result<Sight, String>, context: usize) -> Self {
         let knows_tools = template.knows_tools();
-        Self { vocab, template, knows_tools, context, shield: OnceLock::new(), compiler: OnceLock::new() }
+        Self { vocab, template, knows_tools, sight, context, shield: OnceLock::new(), compiler: OnceLock::new() }
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
         let plain = |tokens| {
             let form = spec.constraint.clone();
-            Ok(Prepared { tokens, stops: spec.stop.clone(), parser: None, form, shown: Vec::new() })
+            let images = Vec::new();
+            Ok(Prepared { tokens, images, stops: spec.stop.clone(), parser: None, form, shown: Vec::new() })
         };
         match &spec.input {
             Input::Raw(text) => plain(self.begun(self.tokenize(text, false, true)?)),
@@ -76,13 +87,14 @@ impl Prompts {
                 plain(infill::tokens(spec, gap, self.marks(), begin, self.context, &tokenise)?)
             }
             Input::Messages(messages) => {
+                let looks = self.look(messages)?;
                 let Text { prompt, mut stops, parser, constraint, shown } = self.conversation(messages, spec)?;
                 if !spec.chat.must_call() {
                     // The arguments of a call are no text that could be cut off.
                     stops.extend(spec.stop.iter().cloned());
                 }
-                let tokens = self.tokenize_parts(&prompt)?;
-                Ok(Prepared { tokens, stops, parser, form: constraint, shown })
+                let (tokens, images) = self.put_together(&prompt, &looks)?;
+                Ok(Prepared { tokens, images, stops, parser, form: constraint, shown })
             }
         }
     }
@@ -94,10 +106,38 @@ impl Prompts {
             let text = String::from_utf8_lossy(&self.pieces(&tokens)?.concat()).into_owned();
             return Ok(Prompt { text, tokens });
         };
+        let looks = self.images(messages)?.map(|(sight, image)| sight.measure(&image.file));
+        let looks = looks.collect::<Result<Vec<Vec<Seen>>, _>>()?;
         let prompt = self.conversation(messages, spec)?.prompt;
-        let tokens = self.tokenize_parts(&prompt)?;
-        let text = self.shield().parts(&prompt).into_iter().map(|part| part.text).collect();
+        let (tokens, _) = self.put_together(&prompt, &looks)?;
+        let text = |part| match part {
+            Part::Template(text) | Part::Shielded(text) => text,
+            Part::Image(_) => IMAGE_SHOWN,
+        };
+        let text = self.shield().parts(&prompt).into_iter().map(text).collect();
         Ok(Prompt { text, tokens })
+    }
+
+    /// The images of a conversation, and what looks at them.
+    fn images<'a>(
+        &'a self,
+        messages: &'a [Message],
+    ) -> Result<impl Iterator<Item = (&'a Sight, &'a Image)>, RunnerError> {
+        let n: usize = messages.iter().map(|message| message.images.len()).sum();
+        let sight = match &self.sight {
+            Err(why) if n > 0 => return Err(sees_nothing(why)),
+            sight => sight.as_ref().ok(),
+        };
+        if n > MOST_IMAGES {
+            return Err(RunnerError::BadRequest(format!("there are {n} images; at most {MOST_IMAGES} are taken")));
+        }
+        let images = messages.iter().flat_map(|message| &message.images);
+        Ok(images.filter_map(move |image| Some((sight?, image))))
+    }
+
+    /// What stands for each image of a conversation.
+    fn look(&self, messages: &[Message]) -> Result<Vec<Arc<[Seen]>>, RunnerError> {
+        self.images(messages)?.map(|(sight, image)| sight.look(&image.file)).collect()
     }
 
     fn marks(&self) -> Option<Marks> {
@@ -343,20 +383,54 @@ impl Prompts {
         self.vocab.begin().map(Token::index).into_iter().chain(tokens).collect()
     }
 
-    /// The template leaves BOS to the tokeniser.
+    /// A rendered prompt without images as tokens.
     fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
+        self.put_together::<Vec<Seen>>(prompt, &[]).map(|(tokens, _)| tokens)
+    }
+
+    /// A rendered prompt as tokens, with images where it has their marks. The template leaves BOS to the tokeniser.
+    fn put_together<S: AsRef<[Seen]>>(
+        &self,
+        prompt: &str,
+        looks: &[S],
+    ) -> Result<(Vec<TokenId>, Vec<Arc<ImageRows>>), RunnerError> {
         let mut tokens = self.begun(Vec::new());
+        let (mut images, mut shown) = (Vec::new(), vec![false; looks.len()]);
         for part in self.shield().parts(prompt) {
-            // A name that any text is read as is one only as a whole.
-            let torn = !part.control && self.tokenize(part.text, false, false)?.len() == 1;
-            let first = part.text.chars().next().filter(|_| torn).map_or(part.text.len(), char::len_utf8);
-            let (head, tail) = part.text.split_at(first);
-            tokens.extend(self.tokenize(head, false, part.control)?);
-            if !tail.is_empty() {
-                tokens.extend(self.tokenize(tail, false, false)?);
+            match part {
+                Part::Template(text) => tokens.extend(self.tokenize(text, false, true)?),
+                Part::Shielded(text) => {
+                    // A name that any text is read as is one only as a whole.
+                    let torn = self.tokenize(text, false, false)?.len() == 1;
+                    let first = text.chars().next().filter(|_| torn).map_or(text.len(), char::len_utf8);
+                    let (head, tail) = text.split_at(first);
+                    tokens.extend(self.tokenize(head, false, false)?);
+                    if !tail.is_empty() {
+                        tokens.extend(self.tokenize(tail, false, false)?);
+                    }
+                }
+                Part::Image(number) => {
+                    let Some(seen) = looks.get(number) else { continue };
+                    shown[number] = true;
+                    for part in seen.as_ref() {
+                        match part {
+                            Seen::Tokens(around) => tokens.extend(around),
+                            Seen::Rows(rows) => {
+                                tokens.extend(rows.tokens());
+                                images.push(Arc::clone(rows));
+                            }
+                        }
+                    }
+                }
             }
         }
-        Ok(tokens)
+        match shown.iter().position(|shown| !shown) {
+            None => Ok((tokens, images)),
+            Some(number) => {
+                let why = format!("the model's chat template leaves image {} out of the prompt", number + 1);
+                Err(RunnerError::BadRequest(why))
+            }
+        }
     }
 
     /// `begin` puts in front what a prompt begins with; `control` reads the names of control tokens as those tokens.

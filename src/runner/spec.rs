@@ -222,6 +222,14 @@ impl Default for ServeSpec {
     }
 }
 
+/// A projector of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectorSpec {
+    pub path: PathBuf,
+    /// Found beside the model, and named by nobody: where it cannot be used, the model is of use without it.
+    pub found: bool,
+}
+
 /// How to load a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadSpec {
@@ -231,6 +239,9 @@ pub struct LoadSpec {
     /// A smaller model that guesses ahead.
     #[serde(default)]
     pub draft: Option<PathBuf>,
+    /// What turns images into what the model reads (`mmproj`).
+    #[serde(default)]
+    pub projector: Option<ProjectorSpec>,
     /// A built-in name, a file, or a Jinja template. `None` takes the model's own.
     pub template: Option<String>,
     pub placement: PlacementSpec,

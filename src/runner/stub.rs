@@ -23,7 +23,7 @@ use super::infill::{self, Marks};
 use super::rank;
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, RankSpec, Ranks, StubSpeed};
 use super::stub_parser;
-use super::{Measure, Runner, RunnerInfo};
+use super::{Measure, Runner, RunnerInfo, sees_nothing};
 
 /// Words, in place of tokens, that a prompt and its answer may have.
 const CONTEXT: usize = 8192;
@@ -155,6 +155,7 @@ impl StubRunner {
             template: "none".into(),
             adapters: Vec::new(),
             draft: None,
+            projector: None,
             placement: PlacementReport {
                 backend: "cpu".into(),
                 devices: devices.into_iter().map(|device| device.usage).collect(),
@@ -205,6 +206,9 @@ impl StubRunner {
                 let marks = self.is_able.then(|| self.words.marks());
                 return mark(infill::tokens(spec, gap, marks, None, self.info.context_tokens, &tokenise)?);
             }
+            Input::Messages(messages) if messages.iter().any(|message| !message.images.is_empty()) => {
+                return Err(sees_nothing("it is none"));
+            }
             Input::Messages(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
         };
         let mut tokens = Vec::new();
@@ -234,6 +238,7 @@ impl Runner for StubRunner {
             for answer in 0..answers {
                 jobs.push(Job {
                     prompt: prompt.clone(),
+                    images: Vec::new(),
                     sampling: spec.sampling.params_of(answer),
                     stop: spec.stop.clone(),
                     max_tokens: spec.max_tokens,

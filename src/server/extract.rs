@@ -1,10 +1,9 @@
 //! Request bodies and path parameters with our own error shape.
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
-use axum::http::StatusCode;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -37,7 +36,7 @@ impl FromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Self::Rejection> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| body_error(&rejection, state))?;
+        let bytes = read(request, state.config.max_body).await?;
         Self::parse(&bytes)
     }
 }
@@ -47,7 +46,7 @@ impl OptionalFromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Self::Rejection> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| body_error(&rejection, state))?;
+        let bytes = read(request, state.config.max_body).await?;
         if bytes.is_empty() { Ok(None) } else { Self::parse(&bytes).map(Some) }
     }
 }
@@ -81,10 +80,28 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for QueryOf<T> {
     }
 }
 
-fn body_error(rejection: &BytesRejection, state: &AppState) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("the body is too large; at most {} bytes are taken", state.config.max_body);
-        return ApiError::new(ErrorKind::BodyTooLarge, message);
+/// Reads a body of at most `most` bytes. What is beyond is passed over, up to as much again: a client that is still sending when its
+/// connection is closed never sees the answer.
+async fn read(request: Request, most: usize) -> Result<Vec<u8>, ApiError> {
+    let (head, body) = request.into_parts();
+    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let told: usize = header(CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
+    let waits = header(EXPECT).is_some();
+    let too_large =
+        || ApiError::new(ErrorKind::BodyTooLarge, format!("the body is too large; at most {most} bytes are taken"));
+    if told > most && waits {
+        return Err(too_large());
     }
-    ApiError::new(ErrorKind::BadRequest, format!("bad request: {}", rejection.body_text()))
+    let mut read = Vec::with_capacity(if told > most { 0 } else { told });
+    let (mut chunks, mut seen) = (body.into_data_stream(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| ApiError::new(ErrorKind::BadRequest, format!("bad request: {error}")))?;
+        seen += chunk.len();
+        if seen <= most {
+            read.extend_from_slice(&chunk);
+        } else if seen / 2 > most {
+            break;
+        }
+    }
+    if seen > most { Err(too_large()) } else { Ok(read) }
 }

@@ -43,7 +43,7 @@ pub struct ServerConfig {
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { max_body: 8 << 20, drain: Duration::from_secs(30), pull: Allowed::Known }
+        Self { max_body: 32 << 20, drain: Duration::from_secs(30), pull: Allowed::Known }
     }
 }
 

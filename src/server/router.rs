@@ -1,6 +1,5 @@
 //! The tables' operations on axum, and what surrounds all of them.
 
-use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
@@ -20,7 +19,6 @@ pub(super) fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
         .layer(middleware::from_fn(error::in_dialect))
         .layer(middleware::from_fn(log_request))
-        .layer(DefaultBodyLimit::max(state.config.max_body))
         .with_state(state)
 }
 

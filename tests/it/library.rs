@@ -195,7 +195,7 @@ fn all_apis_tell_the_same_facts() {
     assert_eq!(tiny["details"]["quantization_level"], same["quantization"]);
     assert_eq!(tiny["size"], same["size_bytes"]);
     let shown = server.post("/api/show", &json!({ "model": "tiny-1b" })).json();
-    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
+    assert_eq!(shown["capabilities"], json!(["completion", "tools", "vision"]));
     assert_eq!(shown["template"], "{{ messages }}{{ tools }}");
     let api = server.get("/api/models").json();
     let model = api["models"].as_array().unwrap().iter().find(|model| model["name"] == "tiny:1b-q4_k_m").unwrap();

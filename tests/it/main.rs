@@ -41,6 +41,8 @@ mod forms;
 #[cfg(feature = "llama")]
 mod hazards;
 #[cfg(feature = "llama")]
+mod images;
+#[cfg(feature = "llama")]
 mod lora;
 #[cfg(feature = "llama")]
 mod smoke;

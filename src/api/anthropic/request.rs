@@ -398,8 +398,17 @@ mod tests {
     fn what_would_be_missed_is_refused() {
         let content = |blocks: Value| refused(json!({ "messages": [{ "role": "user", "content": blocks }] }));
         assert_eq!(
-            content(json!([{ "type": "text", "text": "a" }, { "type": "image", "source": {} }])),
-            "messages.0.content.1: blocks of type \"image\" are not served by this version"
+            content(json!([{ "type": "text", "text": "a" }, { "type": "document", "source": { "type": "text" } }])),
+            "messages.0.content.1: blocks of type \"document\" are not served by this version"
+        );
+        let image = |source: Value| content(json!([{ "type": "image", "source": source }]));
+        assert_eq!(
+            image(json!({ "type": "url", "url": "https://x.org/a.png" })),
+            "messages.0.content.0.source.type is \"url\"; images are taken as \"base64\""
+        );
+        assert_eq!(image(json!({ "type": "base64" })), "messages.0.content.0.source.data is missing");
+        assert!(
+            image(json!({ "type": "base64", "data": "-" })).starts_with("messages.0.content.0.source.data: it is not")
         );
         let inner = json!([{ "type": "tool_result", "tool_use_id": "1", "content": [{ "type": "document" }] }]);
         assert!(content(inner).starts_with("messages.0.content.0.content.0: blocks of type \"document\""));

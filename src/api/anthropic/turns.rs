@@ -9,9 +9,9 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::api::conversation::{Conversation, join};
+use crate::api::conversation::{Conversation, image, join};
 use crate::api::{BadRequest, schema};
-use crate::chat::{Message, Role, ToolCall};
+use crate::chat::{Image, Message, Role, ToolCall};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "anthropic.Turn")]
@@ -49,7 +49,22 @@ struct Block {
     input: Option<Map<String, Value>>,
     tool_use_id: Option<String>,
     content: Option<Blocks>,
+    source: Option<Source>,
     is_error: Option<bool>,
+}
+
+/// Of an image.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "anthropic.ImageSource")]
+struct Source {
+    #[serde(rename = "type")]
+    kind: String,
+    /// The bytes say it themselves.
+    #[serde(rename = "media_type")]
+    _media_type: Option<String>,
+    data: Option<String>,
+    #[serde(rename = "url")]
+    _url: Option<String>,
 }
 
 impl JsonSchema for Blocks {
@@ -128,35 +143,57 @@ pub(super) fn messages(system: Option<Blocks>, turns: Vec<Turn>) -> Result<Vec<M
     Ok(read.messages)
 }
 
+fn image_of(source: Option<Source>, at: &str) -> Result<Image, BadRequest> {
+    let source = given(source, at, "source")?;
+    if source.kind != "base64" {
+        let kind = source.kind;
+        return Err(BadRequest(format!("{at}.source.type is {kind:?}; images are taken as \"base64\"")));
+    }
+    image(&given(source.data, at, "source.data")?, &format!("{at}.source.data"))
+}
+
 /// Each result becomes a message of its own; the text of the turn comes after them.
 fn user(read: &mut Conversation, blocks: Blocks, at: &str) -> Result<(), BadRequest> {
     if blocks.0.is_empty() {
         return Err(BadRequest(format!("{at} is empty")));
     }
-    let mut said = None;
+    let mut said: Option<Message> = None;
     for (index, block) in blocks.0.into_iter().enumerate() {
         let at = format!("{at}.{index}");
         match block.kind.as_str() {
-            "text" => join(said.get_or_insert_default(), &given(block.text, &at, "text")?),
+            "text" | "image" => add(said.get_or_insert_with(|| Message::new(Role::User, "")), block, &at)?,
             "tool_result" => result(read, block, &at)?,
             "tool_use" | "thinking" | "redacted_thinking" => return Err(misplaced(&block.kind, &at, "user")),
             other => return Err(not_served(other, &at)),
         }
     }
-    if let Some(text) = said {
-        read.add(Message::new(Role::User, text));
+    if let Some(message) = said {
+        read.add(message);
+    }
+    Ok(())
+}
+
+/// Adds a text or an image.
+fn add(message: &mut Message, block: Block, at: &str) -> Result<(), BadRequest> {
+    match block.kind.as_str() {
+        "text" => message.push_text(&given(block.text, at, "text")?),
+        "image" => message.push_image(image_of(block.source, at)?),
+        other => return Err(not_served(other, at)),
     }
     Ok(())
 }
 
 fn result(read: &mut Conversation, block: Block, at: &str) -> Result<(), BadRequest> {
     let id = given(block.tool_use_id, at, "tool_use_id")?;
-    let mut text = block.content.unwrap_or_default().into_text(&format!("{at}.content"))?;
-    if block.is_error == Some(true) {
-        // No template has a place for this, and the model should know.
-        text.insert_str(0, "Error: ");
+    // No template has a place for this, and the model should know.
+    let error = if block.is_error == Some(true) { "Error: " } else { "" };
+    let mut said = Message::new(Role::Tool, "");
+    for (index, block) in block.content.unwrap_or_default().0.into_iter().enumerate() {
+        add(&mut said, block, &format!("{at}.content.{index}"))?;
     }
-    read.result(id, text);
+    said.images.iter_mut().for_each(|image| image.at += error.len());
+    said.content.insert_str(0, error);
+    read.result(id, said);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::common::{Common, read};
 use crate::api::BadRequest;
 use crate::api::shimmy::GenerateRequest;
-use crate::chat::{Message, Role, Tool, ToolCall};
+use crate::chat::{Image, Message, Role, Tool, ToolCall};
 use crate::registry::KeepAlive;
 use crate::runner::GenerateSpec;
 
@@ -26,7 +26,8 @@ struct Turn {
     role: Role,
     content: Option<String>,
     thinking: Option<String>,
-    images: Option<Vec<Value>>,
+    /// In base64; they stand before the text.
+    images: Option<Vec<Image>>,
     tool_calls: Option<Vec<ToolCall>>,
     /// Whose result it is.
     tool_name: Option<String>,
@@ -102,8 +103,7 @@ impl ChatRequest {
     /// What is out of range, or is no text.
     pub fn into_spec(self) -> Result<GenerateSpec, BadRequest> {
         let Fields { model, messages, tools, .. } = self.fields;
-        let turns = messages.unwrap_or_default().into_iter().enumerate();
-        let messages = turns.map(|(index, turn)| turn.into_message(index)).collect::<Result<_, _>>()?;
+        let messages = messages.unwrap_or_default().into_iter().map(Turn::into_message).collect();
         let tools = read_tools(tools.unwrap_or_default())?;
         let request = GenerateRequest { model, messages: Some(messages), ..GenerateRequest::default() };
         let mut spec = self.common.into_spec(request)?;
@@ -116,17 +116,15 @@ impl ChatRequest {
 }
 
 impl Turn {
-    fn into_message(self, index: usize) -> Result<Message, BadRequest> {
-        if self.images.is_some_and(|images| !images.is_empty()) {
-            return Err(BadRequest(format!("`messages[{index}].images`: no model here takes images yet")));
-        }
-        Ok(Message {
+    fn into_message(self) -> Message {
+        Message {
+            images: self.images.unwrap_or_default(),
             reasoning_content: self.thinking.filter(|text| !text.is_empty()),
             tool_calls: self.tool_calls.unwrap_or_default(),
             tool_call_id: self.tool_call_id,
             name: self.tool_name,
             ..Message::new(self.role, self.content.unwrap_or_default())
-        })
+        }
     }
 }
 
@@ -151,7 +149,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::ChatRequest;
-    use crate::chat::{Message, Role, Tool, ToolCall};
+    use crate::chat::{Image, Message, Role, Tool, ToolCall};
     use crate::registry::KeepAlive;
     use crate::runner::{GenerateSpec, Input};
 
@@ -165,7 +163,7 @@ mod tests {
         let call =
             json!({ "id": "c1", "type": "function", "function": { "index": 0, "name": "f", "arguments": { "a": 1 } } });
         let body = json!({ "model": "m", "messages": [
-            { "role": "user", "content": "hi", "images": [] },
+            { "role": "user", "content": "hi", "images": ["aGk=", "eW8="] },
             { "role": "assistant", "thinking": "hm", "content": null, "tool_calls": [call] },
             { "role": "tool", "content": "3", "tool_name": "f", "tool_call_id": "c1" },
         ], "tools": [{ "type": "function", "function": { "name": "f", "strict": true } }] });
@@ -180,7 +178,9 @@ mod tests {
         };
         let result =
             Message { tool_call_id: Some("c1".into()), name: Some("f".into()), ..Message::new(Role::Tool, "3") };
-        assert_eq!(spec.input, Input::Messages(vec![Message::new(Role::User, "hi"), asked, result]));
+        let images = vec![Image::new(b"hi".to_vec()), Image::new(b"yo".to_vec())];
+        let user = Message { images, ..Message::new(Role::User, "hi") };
+        assert_eq!(spec.input, Input::Messages(vec![user, asked, result]));
         let parameters = json!({ "type": "object", "properties": {} });
         assert_eq!(spec.chat.tools, [Tool { name: "f".into(), description: String::new(), parameters }]);
         assert!(spec.chat.parse && spec.chat.parallel_tool_calls);
@@ -204,8 +204,9 @@ mod tests {
             spec(body).expect_err("it would be missed")
         };
         let turn = || json!({ "role": "user", "content": "x" });
-        let image = json!({ "role": "user", "content": "x", "images": ["aGk="] });
-        assert_eq!(with(image, json!({})), "`messages[0].images`: no model here takes images yet");
+        let image = json!({ "role": "user", "content": "x", "images": ["aGk=", "https://x.org/a.png"] });
+        let why = "messages[0].images[1]: images are not fetched from elsewhere";
+        assert!(with(image, json!({})).starts_with(why));
         let tools = json!({ "tools": [{ "type": "web", "function": { "name": "f" } }] });
         assert_eq!(with(turn(), tools), "tools[0].type is \"web\"; only \"function\" is served");
         let twice = json!({ "tools": [{ "function": { "name": "f" } }, { "function": { "name": "f" } }] });

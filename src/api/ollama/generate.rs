@@ -26,10 +26,8 @@ pub struct GenerateRequest {
 }
 
 /// Fields whose meaning would be lost if we passed over them, with what there is to say.
-const NOT_SERVED: &[(&str, &str)] = &[
-    ("images", "no model here takes images yet"),
-    ("template", "a template for one request is not served by this version; --template sets one for the server"),
-];
+const NOT_SERVED: &[(&str, &str)] =
+    &[("template", "a template for one request is not served by this version; --template sets one for the server")];
 
 impl GenerateRequest {
     /// # Errors
@@ -68,7 +66,7 @@ impl GenerateRequest {
     /// An empty prompt asks for the model to be loaded, or unloaded, and for nothing else.
     #[must_use]
     pub fn only_loads(&self) -> bool {
-        self.top.prompt.as_deref() == Some("") && self.top.suffix.is_none()
+        self.top.prompt.as_deref() == Some("") && self.top.suffix.is_none() && self.top.images.is_empty()
     }
 
     /// How long the model stays after the answer, where the request says so.
@@ -94,6 +92,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::GenerateRequest;
+    use crate::chat::{Image, Message, Role};
     use crate::constrain::Constraint;
     use crate::runner::{Infill, Input};
 
@@ -160,10 +159,18 @@ mod tests {
                 json!({ "suffix": "x", "raw": true }),
                 "`suffix` goes with `prompt` alone: the model's own marks stand around both",
             ),
-            (json!({ "images": ["aGk="] }), "`images`: no model here takes images yet"),
+            (
+                json!({ "images": ["aGk="], "raw": true }),
+                "`images` stand in turns, which `raw` and `suffix` have none of",
+            ),
         ] {
             assert_eq!(spec(more).expect_err("it would be missed").0, reason);
         }
+        let asked = spec(json!({ "images": ["aGk="] })).expect("served");
+        let image = Message { images: vec![Image::new(b"hi".to_vec())], ..Message::new(Role::User, "p") };
+        assert_eq!(asked.input, Input::Messages(vec![image]));
+        let wrong = spec(json!({ "images": ["-"] })).expect_err("no base64").0;
+        assert!(wrong.starts_with("images[0]: it is not base64"), "{wrong}");
         let wrong = spec(json!({ "keep_alive": "soon" })).expect_err("no duration").0;
         assert!(wrong.starts_with("keep_alive: \"soon\" is neither"), "{wrong}");
     }

@@ -161,7 +161,7 @@ fn model_info(model: &ModelStatus, header: Option<&gguf::Header>) -> Map<String,
     info
 }
 
-/// In Ollama's words. It has none for chat and for ranking, and this version takes no images, whatever the model could do with them.
+/// In Ollama's words. It has none for chat and for ranking.
 fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
     let Some(facts) = facts else { return vec!["completion"] };
     let word = |capability: &Capability| match capability {
@@ -170,7 +170,8 @@ fn capabilities(facts: Option<&Facts>) -> Vec<&'static str> {
         Capability::Thinking => Some("thinking"),
         Capability::Fim => Some("insert"),
         Capability::Embeddings => Some("embedding"),
-        Capability::Chat | Capability::Vision | Capability::Rerank => None,
+        Capability::Vision => Some("vision"),
+        Capability::Chat | Capability::Rerank => None,
     };
     facts.capabilities.iter().filter_map(word).collect()
 }
@@ -321,6 +322,7 @@ mod tests {
             template: "none".into(),
             adapters: Vec::new(),
             draft: None,
+            projector: None,
             placement,
             load_ms: 0.0,
         });

@@ -74,8 +74,9 @@ impl ChatRequest {
     /// The first field that is missing, of a wrong type, or asks for what is not served.
     pub fn from_value(mut body: Value) -> Result<Self, BadRequest> {
         let (common, mut fields, mut ignored) = fields::read::<Fields>(&mut body, NOT_SERVED)?;
-        let named = fields.messages.iter().enumerate().filter(|(_, turn)| turn.ignores_name());
-        ignored.extend(named.map(|(index, _)| format!("messages.{index}.name")));
+        for (index, turn) in fields.messages.iter().enumerate() {
+            ignored.extend(turn.ignored().iter().map(|path| format!("messages.{index}.{path}")));
+        }
         let choices = fields::choices(fields.n, 1)?;
         let offer = tools::offer(std::mem::take(&mut fields.tools), fields.tool_choice.take())?;
         Ok(Self { common, fields, offer, choices, ignored })
@@ -150,7 +151,7 @@ fn logprobs(fields: &Fields) -> Result<Option<u32>, BadRequest> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::ChatRequest;
     use crate::chat::{Message, Role};
@@ -325,8 +326,16 @@ mod tests {
         assert_eq!(refused("n", json!(0)), "n is 0; it must be from 1 to 128");
         assert_eq!(refused("functions", json!([{}])), "`functions` is not served by this version");
         assert_eq!(refused("messages", json!([])), "`messages` is empty");
-        let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }]);
-        assert!(refused("messages", image).starts_with("messages[0].content[0]: parts of type \"image_url\""));
+        let image = |role: &str, image: Value| {
+            refused("messages", json!([{ "role": role, "content": [{ "type": "image_url", "image_url": image }] }]))
+        };
+        assert_eq!(image("user", json!({})), "messages[0].content[0].image_url.url is missing");
+        assert_eq!(
+            image("user", json!({ "url": "https://x.org/a.png" })),
+            "messages[0].content[0].image_url.url: images are not fetched from elsewhere; send it in base64, or as a data: address"
+        );
+        let system = image("system", json!({ "url": "data:image/png;base64,aGk=" }));
+        assert_eq!(system, "messages[0].content[0]: an image stands in a turn of the user");
         let call = json!([{ "role": "user", "content": "a", "tool_calls": [{ "id": "1", "function": { "name": "f", "arguments": "{}" } }] }]);
         assert_eq!(refused("messages", call), "messages[0].tool_calls: only an assistant calls tools");
         let mut cut_off = body.clone();

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::BadRequest;
+use crate::api::conversation::image;
 use crate::chat::{Message, Role, ToolCall};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -44,9 +45,16 @@ enum Content {
 }
 
 impl Turn {
-    /// Whether it has a name that has no effect.
-    pub fn ignores_name(&self) -> bool {
-        self.name.is_some() && !matches!(self.role, TurnRole::Tool)
+    /// Paths in it that have no effect.
+    pub fn ignored(&self) -> Vec<String> {
+        let name = self.name.is_some() && !matches!(self.role, TurnRole::Tool);
+        let mut found: Vec<String> = name.then(|| "name".to_owned()).into_iter().collect();
+        if let Some(Content::Parts(parts)) = &self.content {
+            let has_detail = |part: &Value| part["image_url"]["detail"].as_str().is_some_and(|detail| detail != "auto");
+            let detailed = parts.iter().enumerate().filter(|(_, part)| has_detail(part));
+            found.extend(detailed.map(|(index, _)| format!("content.{index}.image_url.detail")));
+        }
+        found
     }
 
     /// # Errors
@@ -61,19 +69,20 @@ impl Turn {
         if let Some(field) = self.function_call.and(Some("function_call")).or(self.audio.and(Some("audio"))) {
             return Err(BadRequest(format!("`messages[{index}].{field}` is not served by this version")));
         }
-        let content = match self.content {
-            None if !self.tool_calls.is_empty() => String::new(),
+        let mut message = Message::new(role, "");
+        match self.content {
+            None if !self.tool_calls.is_empty() => {}
             None => return Err(BadRequest(format!("messages[{index}].content is missing"))),
-            Some(Content::Text(text)) => text,
+            Some(Content::Text(text)) => message.content = text,
             Some(Content::Parts(parts)) if parts.is_empty() && self.tool_calls.is_empty() => {
                 return Err(BadRequest(format!("messages[{index}].content is empty")));
             }
             Some(Content::Parts(parts)) => {
-                let texts: Result<Vec<&str>, _> =
-                    parts.iter().enumerate().map(|(part, value)| text_of(value, index, part)).collect();
-                texts?.join("\n")
+                for (part, value) in parts.iter().enumerate() {
+                    add(&mut message, value, &format!("messages[{index}].content[{part}]"))?;
+                }
             }
-        };
+        }
         if role == Role::Tool && self.tool_call_id.is_none() {
             return Err(BadRequest(format!("messages[{index}].tool_call_id is missing")));
         }
@@ -85,19 +94,29 @@ impl Turn {
             tool_calls: self.tool_calls.into_iter().map(ToolCall::whole).collect(),
             tool_call_id: self.tool_call_id,
             name: self.name.filter(|_| role == Role::Tool),
-            ..Message::new(role, content)
+            ..message
         })
     }
 }
 
-fn text_of(part: &Value, message: usize, index: usize) -> Result<&str, BadRequest> {
-    let at = || format!("messages[{message}].content[{index}]");
+/// Adds a part of a message's content, which is at `at`.
+fn add(message: &mut Message, part: &Value, at: &str) -> Result<(), BadRequest> {
     match part["type"].as_str() {
         // An answer of OpenAI's may come back as a refusal.
         Some(kind @ ("text" | "refusal")) => {
-            part[kind].as_str().ok_or_else(|| BadRequest(format!("{}.{kind} is missing", at())))
+            let text = part[kind].as_str().ok_or_else(|| BadRequest(format!("{at}.{kind} is missing")))?;
+            message.push_text(text);
         }
-        Some(other) => Err(BadRequest(format!("{}: parts of type {other:?} are not served by this version", at()))),
-        None => Err(BadRequest(format!("{}.type is missing", at()))),
+        Some("image_url") if matches!(message.role, Role::User | Role::Tool) => {
+            let url = part["image_url"]["url"].as_str().or(part["image_url"].as_str());
+            let url = url.ok_or_else(|| BadRequest(format!("{at}.image_url.url is missing")))?;
+            message.push_image(image(url, &format!("{at}.image_url.url"))?);
+        }
+        Some("image_url") => return Err(BadRequest(format!("{at}: an image stands in a turn of the user"))),
+        Some(other) => {
+            return Err(BadRequest(format!("{at}: parts of type {other:?} are not served by this version")));
+        }
+        None => return Err(BadRequest(format!("{at}.type is missing"))),
     }
+    Ok(())
 }

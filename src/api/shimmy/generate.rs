@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::{BadRequest, StopList, checked_lora, forms};
-use crate::chat::{Message, Role};
+use crate::chat::{Image, Message, Role};
 use crate::engine::Priority;
 use crate::runner::{GenerateSpec, Infill, Input, LoraUse, Sampling};
 
@@ -18,6 +18,9 @@ use crate::runner::{GenerateSpec, Infill, Input, LoraUse, Sampling};
 pub struct GenerateRequest {
     pub model: String,
     pub prompt: Option<String>,
+    /// In base64; they stand before `prompt`.
+    #[serde(default)]
+    pub images: Vec<Image>,
     /// What stands behind a gap that follows `prompt`; the answer fills it.
     pub suffix: Option<String>,
     pub messages: Option<Vec<Message>>,
@@ -127,6 +130,14 @@ impl GenerateRequest {
 
     fn input(&self) -> Result<Input, BadRequest> {
         let refuse = |why: &str| Err(BadRequest(why.into()));
+        if !self.images.is_empty() {
+            if self.messages.is_some() {
+                return refuse("`images` go with `prompt`; a message has its own");
+            }
+            if self.raw || self.suffix.is_some() {
+                return refuse("`images` stand in turns, which `raw` and `suffix` have none of");
+            }
+        }
         if let Some(behind) = self.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
             let alone = !self.raw && self.messages.is_none() && self.system.is_none();
             return match self.prompt.as_ref().filter(|_| alone) {
@@ -148,7 +159,8 @@ impl GenerateRequest {
             }
             (None, Some(_)) if self.raw => refuse("`raw` goes with `prompt`, not with `messages`"),
             (Some(prompt), None) => {
-                Ok(Input::Messages(with_system(self.system.as_deref(), vec![Message::new(Role::User, prompt)])))
+                let user = Message { images: self.images.clone(), ..Message::new(Role::User, prompt) };
+                Ok(Input::Messages(with_system(self.system.as_deref(), vec![user])))
             }
             (None, Some(messages)) if messages.is_empty() => refuse("`messages` is empty"),
             (None, Some(messages)) => Ok(Input::Messages(with_system(self.system.as_deref(), messages.clone()))),

@@ -68,7 +68,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         messages("anthropic_error_unknown_model", with(river(), json!({ "model": "nothing" }))),
         messages("anthropic_error_too_long", said(json!("word ".repeat(9000)))),
-        messages("anthropic_error_too_large", said(json!("x".repeat(9 << 20)))),
+        messages("anthropic_error_too_large", said(json!("x".repeat(33 << 20)))),
         case("anthropic_error_method", "GET", "/v1/messages", None, &Value::Null),
         case("anthropic_error_no_such_path", "POST", "/v1/messages/batches", None, &json!({})),
         Case { body: b"{".to_vec(), ..messages("anthropic_error_not_json", Value::Null) },

@@ -77,7 +77,7 @@ pub fn cases() -> Vec<Case> {
         ),
         ollama("ollama_path", with(paris(), json!({ "stream": false }))),
         ollama("ollama_loads", json!({ "model": MODEL })),
-        ollama("ollama_not_served", with(paris(), json!({ "images": ["aGk="] }))),
+        ollama("ollama_not_served", with(paris(), json!({ "template": "{{ .Prompt }}" }))),
         ollama("ollama_unknown_model", json!({ "model": "nothing", "prompt": "x" })),
         generate(
             "generate_ignored",
@@ -108,7 +108,7 @@ pub fn cases() -> Vec<Case> {
             "POST",
             "/api/generate",
             None,
-            &json!({ "model": MODEL, "prompt": "x".repeat(9 << 20) }),
+            &json!({ "model": MODEL, "prompt": "x".repeat(33 << 20) }),
         ),
         case("health", "GET", "/health", None, &Value::Null),
         case("models_unknown", "POST", "/api/models/nothing/load", None, &Value::Null),

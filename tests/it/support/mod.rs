@@ -2,6 +2,8 @@
 
 #[cfg(feature = "llama")]
 pub mod tiny;
+#[cfg(feature = "llama")]
+pub mod vision;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

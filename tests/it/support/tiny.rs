@@ -12,6 +12,10 @@ impl Files {
         Self(tempfile::tempdir().unwrap())
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
     pub fn write(&self, name: &str, writer: &Writer) -> PathBuf {
         let path = self.0.path().join(name);
         writer.write(&path).unwrap();

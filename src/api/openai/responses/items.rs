@@ -9,7 +9,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::api::conversation::{Conversation, join};
+use crate::api::conversation::{Conversation, image};
 use crate::api::{BadRequest, random_id};
 use crate::chat::{Message, Role, ToolCall};
 
@@ -84,6 +84,7 @@ pub(super) struct Part {
     r#type: String,
     text: Option<String>,
     refusal: Option<String>,
+    image_url: Option<String>,
     // Of an answer's text.
     #[serde(rename = "annotations")]
     _annotations: Option<Value>,
@@ -103,7 +104,7 @@ pub(super) fn add(read: &mut Conversation, item: Item, at: &str) -> Result<(), B
                 ItemRole::User => Role::User,
                 ItemRole::Assistant => Role::Assistant,
             };
-            read.add(Message::new(role, text(given(item.content, at, "content")?, &format!("{at}.content"))?));
+            read.add(said(role, given(item.content, at, "content")?, &format!("{at}.content"))?);
         }
         // The thought itself where there is one; what OpenAI lets others see of it otherwise.
         Some("reasoning") => {
@@ -127,7 +128,7 @@ pub(super) fn add(read: &mut Conversation, item: Item, at: &str) -> Result<(), B
             read.add(Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") });
         }
         Some("function_call_output" | "custom_tool_call_output") => {
-            let output = text(given(item.output, at, "output")?, &format!("{at}.output"))?;
+            let output = said(Role::Tool, given(item.output, at, "output")?, &format!("{at}.output"))?;
             read.result(given(item.call_id, at, "call_id")?, output);
         }
         Some("item_reference") => {
@@ -142,19 +143,29 @@ pub(super) fn add(read: &mut Conversation, item: Item, at: &str) -> Result<(), B
     Ok(())
 }
 
+/// A text that has no images.
 fn text(content: TextOr<Part>, at: &str) -> Result<String, BadRequest> {
+    said(Role::Assistant, content, at).map(|message| message.content)
+}
+
+fn said(role: Role, content: TextOr<Part>, at: &str) -> Result<Message, BadRequest> {
     let parts = match content {
-        TextOr::Text(text) => return Ok(text),
+        TextOr::Text(text) => return Ok(Message::new(role, text)),
         TextOr::List(parts) => parts,
     };
-    let mut all = String::new();
+    let mut all = Message::new(role, "");
     for (index, part) in parts.into_iter().enumerate() {
         let at = format!("{at}[{index}]");
         match part.r#type.as_str() {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
-                join(&mut all, &given(part.text, &at, "text")?);
+                all.push_text(&given(part.text, &at, "text")?);
             }
-            "refusal" => join(&mut all, &given(part.refusal, &at, "refusal")?),
+            "refusal" => all.push_text(&given(part.refusal, &at, "refusal")?),
+            "input_image" if matches!(role, Role::User | Role::Tool) => {
+                let url = given(part.image_url, &at, "image_url")?;
+                all.push_image(image(&url, &format!("{at}.image_url"))?);
+            }
+            "input_image" => return Err(BadRequest(format!("{at}: an image stands in a turn of the user"))),
             other => {
                 return Err(BadRequest(format!("{at}: parts of type {other:?} are not served by this version")));
             }

@@ -380,8 +380,8 @@ mod tests {
         assert_eq!(refused(json!({ "input": null })), "`input` is missing");
         assert_eq!(refused(json!({ "input": [] })), "`input` is empty");
         assert_eq!(
-            item(json!({ "role": "user", "content": [{ "type": "input_image", "image_url": "x" }] })),
-            "input[0].content[0]: parts of type \"input_image\" are not served by this version"
+            item(json!({ "role": "user", "content": [{ "type": "input_file", "file_id": "x" }] })),
+            "input[0].content[0]: parts of type \"input_file\" are not served by this version"
         );
         assert_eq!(
             item(json!({ "type": "web_search_call", "id": "1" })),

@@ -1,0 +1,203 @@
+// Images to embeddings: llama.cpp's tools/mtmd.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+#include "ggml-backend.h"
+#include "guard.hpp"
+#include "mtmd.h"
+#include "projector_device.h"
+
+#undef ggml_backend_init_by_type
+#undef ggml_backend_init_by_name
+
+using shim::fail;
+using shim::guarded;
+
+namespace {
+
+// Where the projector goes that this thread is loading; NULL is the CPU.
+thread_local ggml_backend_dev_t chosen = nullptr;
+
+// Shapes that do not fit each other end the process in ggml, and nothing but building the graph tells whether those of a file do.
+// While one is built by this thread, the end becomes an exception.
+thread_local bool building = false;
+std::mutex        builders_mutex;
+int               builders = 0;
+
+void on_abort(const char * message) {
+    if (building) {
+        throw std::runtime_error(message);
+    }
+    fprintf(stderr, "%s\n", message);
+}
+
+class Building {
+  public:
+    Building() {
+        std::lock_guard lock(builders_mutex);
+        if (builders++ == 0) {
+            ggml_set_abort_callback(on_abort);
+        }
+        building = true;
+    }
+    ~Building() {
+        std::lock_guard lock(builders_mutex);
+        building = false;
+        if (--builders == 0) {
+            ggml_set_abort_callback(nullptr);
+        }
+    }
+};
+
+mtmd_context_params params_of(ggml_backend_dev_t device, int32_t n_threads, int32_t flash_attn) {
+    chosen                     = device;
+    mtmd_context_params params = mtmd_context_params_default();
+    params.use_gpu             = device != nullptr;
+    params.print_timings       = false;
+    params.n_threads           = n_threads;
+    params.flash_attn_type     = static_cast<enum llama_flash_attn_type>(flash_attn);
+    return params;
+}
+
+} // namespace
+
+struct shim_image {
+    mtmd::input_chunks_ptr chunks;
+};
+
+extern "C" {
+
+ggml_backend_t shim_projector_backend(enum ggml_backend_dev_type type, const char * params) {
+    if (type == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        return ggml_backend_init_by_type(type, params);
+    }
+    return chosen != nullptr && type == GGML_BACKEND_DEVICE_TYPE_GPU ? ggml_backend_dev_init(chosen, params) : nullptr;
+}
+
+ggml_backend_t shim_projector_backend_by_name(const char *, const char *) { return nullptr; }
+
+void shim_projector_log_set(ggml_log_callback log, void * data) noexcept { mtmd_log_set(log, data); }
+
+int shim_projector_load(const char * path, const llama_model * model, ggml_backend_dev_t device, int32_t n_threads, int32_t flash_attn,
+                        mtmd_context ** out) noexcept {
+    return guarded([&] {
+        const Building guard;
+        *out = mtmd_init_from_file(path, model, params_of(device, n_threads, flash_attn));
+        return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not load the projector");
+    });
+}
+
+void shim_projector_free(mtmd_context * projector) noexcept {
+    guarded([&] {
+        mtmd_free(projector);
+        return SHIM_OK;
+    });
+}
+
+int shim_projector_memory_use(const char * path, ggml_backend_dev_t device, int32_t flash_attn, shim_projector_memory * out,
+                              size_t capacity, size_t * count) noexcept {
+    return guarded([&] {
+        static std::mutex           logging; // mtmd changes its log meanwhile.
+        const std::lock_guard       lock(logging);
+        const Building              guard;
+        const auto                  found = mtmd_get_memory_usage(path, params_of(device, 1, flash_attn));
+        *count = found.size();
+        if (found.empty()) {
+            return fail(SHIM_REFUSED, "llama.cpp could not lay the projector out");
+        }
+        if (found.size() > capacity) {
+            return fail(SHIM_TOO_SMALL, "more devices than there is room for");
+        }
+        for (const auto & [where, bytes] : found) {
+            *out++ = { ggml_backend_dev_name(where), bytes };
+        }
+        return int(SHIM_OK);
+    });
+}
+
+void shim_projector_ask(const mtmd_context * projector, shim_projector_traits * out) noexcept {
+    out->sees  = mtmd_support_vision(projector);
+    out->whole = mtmd_decode_use_non_causal(projector, nullptr);
+}
+
+int shim_image_read(mtmd_context * projector, const uint8_t * rgb, uint32_t nx, uint32_t ny, shim_image ** out) noexcept {
+    return guarded([&] {
+        const Building        guard;
+        const mtmd::bitmap    bitmap(nx, ny, rgb);
+        const mtmd_bitmap *   bitmaps[] = { bitmap.ptr.get() };
+        const char *          marker    = mtmd_get_marker(projector);
+        const mtmd_input_text text      = { marker, strlen(marker), false, true };
+        auto                  image     = std::make_unique<shim_image>();
+        image->chunks.reset(mtmd_input_chunks_init());
+        if (mtmd_tokenize(projector, image->chunks.get(), &text, bitmaps, 1) != 0) {
+            return fail(SHIM_REFUSED, "llama.cpp could not prepare the image");
+        }
+        *out = image.release();
+        return int(SHIM_OK);
+    });
+}
+
+void shim_image_free(shim_image * image) noexcept { delete image; }
+
+size_t shim_image_parts(const shim_image * image) noexcept { return mtmd_input_chunks_size(image->chunks.get()); }
+
+int shim_image_part_at(const shim_image * image, size_t index, shim_image_part * out) noexcept {
+    return guarded([&] {
+        const mtmd_input_chunk * chunk = mtmd_input_chunks_get(image->chunks.get(), index);
+        if (chunk == nullptr) {
+            return fail(SHIM_REFUSED, "the image has no such part");
+        }
+        *out             = {};
+        out->tokens      = mtmd_input_chunk_get_tokens_text(chunk, &out->n);
+        out->n           = mtmd_input_chunk_get_n_tokens(chunk);
+        out->n_positions = size_t(mtmd_input_chunk_get_n_pos(chunk));
+        return int(SHIM_OK);
+    });
+}
+
+int shim_image_places(const shim_image * image, size_t index, uint32_t * out, size_t n) noexcept {
+    return guarded([&] {
+        const mtmd_input_chunk *  chunk  = mtmd_input_chunks_get(image->chunks.get(), index);
+        const mtmd_image_tokens * tokens = chunk != nullptr ? mtmd_input_chunk_get_tokens_image(chunk) : nullptr;
+        if (tokens == nullptr || mtmd_input_chunk_get_n_tokens(chunk) != n) {
+            return fail(SHIM_REFUSED, "the image has no such part");
+        }
+        for (size_t i = 0; i < n; i++) {
+            const mtmd_decoder_pos here  = mtmd_image_tokens_get_decoder_pos(tokens, 0, i);
+            const mtmd_decoder_pos later = mtmd_image_tokens_get_decoder_pos(tokens, 1, i);
+            // A part that stands later in its text must be the same, moved.
+            if (later.t != here.t + 1 || later.x != here.x + 1 || later.y != here.y + 1) {
+                return fail(SHIM_REFUSED, "this projector's images have places of their own in a text, which is not supported");
+            }
+            // In the order in which a batch has them.
+            out[4 * i]     = here.t;
+            out[4 * i + 1] = here.y;
+            out[4 * i + 2] = here.x;
+            out[4 * i + 3] = 0;
+        }
+        return int(SHIM_OK);
+    });
+}
+
+int shim_image_encode(mtmd_context * projector, const shim_image * image, size_t index, float * out, size_t len) noexcept {
+    return guarded([&] {
+        const Building           guard;
+        const mtmd_input_chunk * chunk = mtmd_input_chunks_get(image->chunks.get(), index);
+        if (chunk == nullptr || mtmd_input_chunk_get_type(chunk) != MTMD_INPUT_CHUNK_TYPE_IMAGE) {
+            return fail(SHIM_REFUSED, "the image has no such part");
+        }
+        if (mtmd_encode_chunk(projector, chunk) != 0) {
+            return fail(SHIM_REFUSED, "llama.cpp could not encode the image");
+        }
+        memcpy(out, mtmd_get_output_embd(projector), len * sizeof(float));
+        return int(SHIM_OK);
+    });
+}
+
+} // extern "C"
