@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -55,6 +56,13 @@ class Building {
     }
 };
 
+// Bytes of each device. Newer revisions tell more beside them.
+using DeviceBytes = std::map<ggml_backend_dev_t, size_t>;
+
+DeviceBytes by_device(DeviceBytes usage) { return usage; }
+
+template <typename Usage> DeviceBytes by_device(const Usage & usage) { return usage.backend_mem_usage; }
+
 mtmd_context_params params_of(ggml_backend_dev_t device, int32_t n_threads, int32_t flash_attn) {
     chosen                     = device;
     mtmd_context_params params = mtmd_context_params_default();
@@ -106,7 +114,7 @@ int shim_projector_memory_use(const char * path, ggml_backend_dev_t device, int3
         static std::mutex           logging; // mtmd changes its log meanwhile.
         const std::lock_guard       lock(logging);
         const Building              guard;
-        const auto                  found = mtmd_get_memory_usage(path, params_of(device, 1, flash_attn));
+        const DeviceBytes           found = by_device(mtmd_get_memory_usage(path, params_of(device, 1, flash_attn)));
         *count = found.size();
         if (found.empty()) {
             return fail(SHIM_REFUSED, "llama.cpp could not lay the projector out");

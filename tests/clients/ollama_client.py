@@ -154,7 +154,7 @@ def errors(client, address):
     assert reason == "model 'nothing' not found", reason
     fails(404, lambda: list(client.generate(model="nothing", prompt="x", stream=True)))
     image = [{"role": "user", "content": "What is it?", "images": [b"no image"]}]
-    assert "images" in fails(400, lambda: client.chat(model=NAME, messages=image))
+    assert "takes no images" in fails(400, lambda: client.chat(model=NAME, messages=image))
     fails(400, lambda: client.chat(model=NAME, messages=SUM, options={"temperature": -1}))
     body = {"model": NAME, "messages": SUM, "stream": False, "options": {"num_ctx": 4096, "num_predict": 1}}
     request = urllib.request.Request(f"http://{address}/api/chat", json.dumps(body).encode())

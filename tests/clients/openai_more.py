@@ -161,8 +161,8 @@ def errors(client):
     def refused(**more):
         return raises(openai.BadRequestError, lambda: client.responses.create(**{"model": NAME, "input": "x", **more}))
 
-    image = [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,", "detail": "low"}]}]
-    assert "input_image" in refused(input=image).message
+    image = [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,aGk=", "detail": "low"}]}]
+    assert "takes no images" in refused(input=image).message
     assert "web_search" in refused(tools=[{"type": "web_search"}]).message
     assert refused(input="word " * 20000).code == "context_length_exceeded"
     assert "background" in refused(background=True).message

@@ -16,7 +16,7 @@ CLIENTS = [
     "ollama_client.py",
 ]
 # Those that need a server with settings of their own.
-ALONE = ["documentation.py", "ollama_store.py"]
+ALONE = ["documentation.py", "images.py", "ollama_store.py"]
 
 
 def told_versions():
