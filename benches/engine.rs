@@ -15,18 +15,11 @@ fn scheduler(criterion: &mut Criterion) {
             served: n,
             set: 0,
             turn: 0,
+            after_image: false,
         })
         .collect();
-    let limits = Limits {
-        n_batch: 512,
-        n_image: 512,
-        after_image: false,
-        n_outputs: 64,
-        prefill: 32,
-        tile: 64,
-        prompts_turn: 0,
-        exclusive: false,
-    };
+    let limits =
+        Limits { n_batch: 512, n_image: 512, n_outputs: 64, prefill: 32, tile: 64, prompts_turn: 0, exclusive: false };
     let mut pass = Plan::default();
     criterion.bench_function("plan a pass of 64 sequences", |bencher| {
         bencher.iter(|| {

@@ -11,9 +11,12 @@ function(shimmy_add_mtmd)
     target_link_libraries(mtmd PRIVATE ggml llama)
     target_compile_features(mtmd PRIVATE cxx_std_17)
     set_target_properties(mtmd PROPERTIES POSITION_INDEPENDENT_CODE ON)
-    set_source_files_properties("${dir}/clip.cpp" PROPERTIES
-        COMPILE_OPTIONS "-include;${SHIMMY_SHIM_DIR}/projector_device.h"
-        OBJECT_DEPENDS "${SHIMMY_SHIM_DIR}/projector_device.h")
+    set(guard "${SHIMMY_SHIM_DIR}/projector_guard.h")
+    get_target_property(all mtmd SOURCES)
+    set_source_files_properties(${all} PROPERTIES OBJECT_DEPENDS "${guard}")
+    target_compile_options(mtmd PRIVATE "SHELL:-include \"${guard}\"")
+    # An index that a file makes up ends the process, and reads nothing.
+    target_compile_definitions(mtmd PRIVATE _GLIBCXX_ASSERTIONS)
     add_custom_target(shimmy_native DEPENDS llama-common mtmd)
 endfunction()
 

@@ -9,13 +9,11 @@
 #include <stdexcept>
 #include <vector>
 
+#include "clip.h"
 #include "ggml-backend.h"
 #include "guard.hpp"
+#include "llama.h"
 #include "mtmd.h"
-#include "projector_device.h"
-
-#undef ggml_backend_init_by_type
-#undef ggml_backend_init_by_name
 
 using shim::fail;
 using shim::guarded;
@@ -56,22 +54,33 @@ class Building {
     }
 };
 
-// Bytes of each device. Newer revisions tell more beside them.
-using DeviceBytes = std::map<ggml_backend_dev_t, size_t>;
+struct FreeClip {
+    void operator()(clip_ctx * clip) const { clip_free(clip); }
+};
 
-DeviceBytes by_device(DeviceBytes usage) { return usage; }
+using Clip = std::unique_ptr<clip_ctx, FreeClip>;
 
-template <typename Usage> DeviceBytes by_device(const Usage & usage) { return usage.backend_mem_usage; }
+// What the file holds, laid out on the device without its numbers.
+struct Laid {
+    Clip vision, audio;
 
-mtmd_context_params params_of(ggml_backend_dev_t device, int32_t n_threads, int32_t flash_attn) {
-    chosen                     = device;
-    mtmd_context_params params = mtmd_context_params_default();
-    params.use_gpu             = device != nullptr;
-    params.print_timings       = false;
-    params.n_threads           = n_threads;
-    params.flash_attn_type     = static_cast<enum llama_flash_attn_type>(flash_attn);
-    return params;
-}
+    Laid(const char * path, ggml_backend_dev_t device, int32_t flash_attn) {
+        chosen                     = device;
+        clip_context_params params = {};
+        params.use_gpu             = device != nullptr;
+        params.flash_attn_type     = static_cast<clip_flash_attn_type>(flash_attn);
+        params.image_min_tokens    = -1;
+        params.image_max_tokens    = -1;
+        params.warmup              = true;
+        params.no_alloc            = true;
+        const clip_init_result laid = clip_init(path, params);
+        vision.reset(laid.ctx_v);
+        audio.reset(laid.ctx_a);
+    }
+
+    // Floats of a row.
+    int width() const { return vision ? clip_n_mmproj_embd(vision.get()) : 0; }
+};
 
 } // namespace
 
@@ -90,13 +99,27 @@ ggml_backend_t shim_projector_backend(enum ggml_backend_dev_type type, const cha
 
 ggml_backend_t shim_projector_backend_by_name(const char *, const char *) { return nullptr; }
 
+enum ggml_status shim_projector_compute(ggml_backend_sched_t sched, ggml_cgraph * graph) {
+    const bool before = building;
+    building          = false;
+    const auto status = ggml_backend_sched_graph_compute(sched, graph);
+    building          = before;
+    return status;
+}
+
 void shim_projector_log_set(ggml_log_callback log, void * data) noexcept { mtmd_log_set(log, data); }
 
 int shim_projector_load(const char * path, const llama_model * model, ggml_backend_dev_t device, int32_t n_threads, int32_t flash_attn,
                         mtmd_context ** out) noexcept {
     return guarded([&] {
         const Building guard;
-        *out = mtmd_init_from_file(path, model, params_of(device, n_threads, flash_attn));
+        chosen                     = device;
+        mtmd_context_params params = mtmd_context_params_default();
+        params.use_gpu             = device != nullptr;
+        params.print_timings       = false;
+        params.n_threads           = n_threads;
+        params.flash_attn_type     = static_cast<enum llama_flash_attn_type>(flash_attn);
+        *out                       = mtmd_init_from_file(path, model, params);
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not load the projector");
     });
 }
@@ -108,22 +131,29 @@ void shim_projector_free(mtmd_context * projector) noexcept {
     });
 }
 
-int shim_projector_memory_use(const char * path, ggml_backend_dev_t device, int32_t flash_attn, shim_projector_memory * out,
-                              size_t capacity, size_t * count) noexcept {
+int shim_projector_measure(const char * path, ggml_backend_dev_t device, int32_t flash_attn, shim_projector_memory * out, size_t capacity,
+                           size_t * count, int32_t * width) noexcept {
     return guarded([&] {
-        static std::mutex           logging; // mtmd changes its log meanwhile.
-        const std::lock_guard       lock(logging);
-        const Building              guard;
-        const DeviceBytes           found = by_device(mtmd_get_memory_usage(path, params_of(device, 1, flash_attn)));
-        *count = found.size();
-        if (found.empty()) {
+        const Building guard;
+        const Laid     laid(path, device, flash_attn);
+        std::map<ggml_backend_dev_t, size_t> bytes;
+        for (const Clip * clip : { &laid.vision, &laid.audio }) {
+            if (*clip) {
+                for (const auto & [where, size] : clip_get_mem_usage(clip->get())) {
+                    bytes[where] += size;
+                }
+            }
+        }
+        *count = bytes.size();
+        *width = laid.width();
+        if (bytes.empty()) {
             return fail(SHIM_REFUSED, "llama.cpp could not lay the projector out");
         }
-        if (found.size() > capacity) {
+        if (bytes.size() > capacity) {
             return fail(SHIM_TOO_SMALL, "more devices than there is room for");
         }
-        for (const auto & [where, bytes] : found) {
-            *out++ = { ggml_backend_dev_name(where), bytes };
+        for (const auto & [where, size] : bytes) {
+            *out++ = { ggml_backend_dev_name(where), size };
         }
         return int(SHIM_OK);
     });

@@ -259,7 +259,8 @@ struct mtmd_context; /* a projector, for one model */
 struct shim_image;   /* an image as one projector cuts it */
 
 void shim_projector_log_set(ggml_log_callback log, void * data) SHIM_NOEXCEPT;
-/* `device` NULL is the CPU. The model must outlive the projector. */
+/* `device` NULL is the CPU. The model must outlive the projector, and read rows as wide as it makes them: llama.cpp loses a projector
+ * whole that it finds too wide. */
 int  shim_projector_load(const char * path, const struct llama_model * model, ggml_backend_dev_t device, int32_t n_threads,
                          int32_t flash_attn, struct mtmd_context ** out) SHIM_NOEXCEPT;
 void shim_projector_free(struct mtmd_context * projector) SHIM_NOEXCEPT;
@@ -269,9 +270,10 @@ struct shim_projector_memory {
     uint64_t     bytes;  /* weights and compute buffers */
 };
 
-/* What loading would take. SHIM_TOO_SMALL sets *count to the number needed. */
-int shim_projector_memory_use(const char * path, ggml_backend_dev_t device, int32_t flash_attn, struct shim_projector_memory * out,
-                              size_t capacity, size_t * count) SHIM_NOEXCEPT;
+/* What loading takes, and how many floats a row of an image has. It is laid out for that, without its numbers, and takes as much for
+ * a moment. SHIM_TOO_SMALL sets *count to the number needed. */
+int shim_projector_measure(const char * path, ggml_backend_dev_t device, int32_t flash_attn, struct shim_projector_memory * out,
+                           size_t capacity, size_t * count, int32_t * width) SHIM_NOEXCEPT;
 
 struct shim_projector_traits {
     bool sees;  /* takes images, and not sound alone */

@@ -67,9 +67,11 @@ impl Shield {
             let mut text = String::new();
             let mut done = 0;
             for (image, mark) in images.iter().zip(&mut image_marks) {
-                text.push_str(&self.mark(message.content.get(done..image.at).unwrap_or_default()));
+                // A place that a client made up is put right: nothing is lost or said twice.
+                let at = message.content.floor_char_boundary(image.at.max(done));
+                text.push_str(&self.mark(message.content.get(done..at).unwrap_or_default()));
                 text.push(mark);
-                done = image.at;
+                done = at;
             }
             text.push_str(&self.mark(message.content.get(done..).unwrap_or_default()));
             message.content = text;

@@ -99,8 +99,15 @@ pub(super) struct Sets(Vec<Numbered>);
 struct Numbered {
     key: Vec<(u64, u32)>,
     users: usize,
-    /// The latest pass that was computed with it.
-    turn: u64,
+    turn: Turn,
+}
+
+/// The latest pass that was computed with a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub pass: u64,
+    /// Whether it was one of an image.
+    pub image: bool,
 }
 
 impl Sets {
@@ -119,7 +126,7 @@ impl Sets {
                     self.0.push(Numbered::default());
                     self.0.len() - 1
                 });
-                self.0[index] = Numbered { key: set.key().collect(), users: 0, turn: 0 };
+                self.0[index] = Numbered { key: set.key().collect(), users: 0, turn: Turn::default() };
                 index
             },
             |id| id as usize,
@@ -134,11 +141,11 @@ impl Sets {
     }
 
     /// A pass was computed with the set.
-    pub fn passed(&mut self, id: SetId, pass: u64) {
-        self.0[id as usize].turn = pass;
+    pub fn passed(&mut self, id: SetId, turn: Turn) {
+        self.0[id as usize].turn = turn;
     }
 
-    pub fn turn(&self, id: SetId) -> u64 {
+    pub fn turn(&self, id: SetId) -> Turn {
         self.0[id as usize].turn
     }
 

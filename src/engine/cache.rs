@@ -1,7 +1,7 @@
 //! The KV cache as the engine keeps book of it: which sequence ids run, which are kept for what they hold, and
 //! which beginnings a new prompt can share.
 
-use super::adapters::{AdapterSet, SetId, Sets};
+use super::adapters::{AdapterSet, SetId, Sets, Turn};
 use super::cells::Cells;
 use super::forward::{Forward, Reuse, Shape, TokenId};
 use super::image::{is_inside, uncut};
@@ -142,7 +142,7 @@ impl<S> Cache<S> {
         if idle && self.cells.len(source.seq) == source.len {
             return Ok(Some(self.enter(source.seq, prompt, adapters, source.len)));
         }
-        let same_prompt = repeatable && source.len + 1 == prompt.len();
+        let same_prompt = repeatable && source.len == uncut(prompt, prompt.len() - 1);
         if idle && same_prompt && self.shape.reuse == Reuse::Any && forward.truncate(source.seq, source.len)? {
             self.cells.truncate(source.seq, source.len);
             return Ok(Some(self.enter(source.seq, prompt, adapters, source.len)));
@@ -179,7 +179,7 @@ impl<S> Cache<S> {
         entry.holder = Holder::Running;
         entry.used_at = self.clock;
         // A state at the end of the prompt would not do: the last token is computed again for its logits.
-        entry.save_at = if self.shape.reuse == Reuse::Whole { prompt.len() - 1 } else { 0 };
+        entry.save_at = if self.shape.reuse == Reuse::Whole { uncut(prompt, prompt.len() - 1) } else { 0 };
         if entry.saved.as_ref().is_some_and(|(len, _)| *len > cached) {
             entry.saved = None;
         }
@@ -324,14 +324,14 @@ impl<S> Cache<S> {
 
     /// The number of a running sequence's adapter set, with the latest pass that was computed with it. Two with the same
     /// number can share a pass.
-    pub fn turn(&self, seq: u32) -> (SetId, u64) {
-        self.entries[seq as usize].set.map_or((0, 0), |set| (set, self.sets.turn(set)))
+    pub fn turn(&self, seq: u32) -> (SetId, Turn) {
+        self.entries[seq as usize].set.map_or((0, Turn::default()), |set| (set, self.sets.turn(set)))
     }
 
     /// A pass was computed with the adapters of this sequence.
-    pub fn passed(&mut self, seq: u32, pass: u64) {
+    pub fn passed(&mut self, seq: u32, turn: Turn) {
         if let Some(set) = self.entries[seq as usize].set {
-            self.sets.passed(set, pass);
+            self.sets.passed(set, turn);
         }
     }
 

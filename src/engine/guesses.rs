@@ -93,7 +93,8 @@ impl<F: Forward> Engine<F> {
                 }
             };
             let (set, turn) = self.cache.turn(sequence.seq);
-            self.views.push(View { work, deadline: sequence.deadline, served: sequence.served, set, turn });
+            let (deadline, served) = (sequence.deadline, sequence.served);
+            self.views.push(View { work, deadline, served, set, turn: turn.pass, after_image: turn.image });
         }
     }
 }

@@ -205,6 +205,12 @@ impl EngineHandle {
         self.n_ctx
     }
 
+    /// Rows that one pass has at most.
+    #[must_use]
+    pub fn n_batch(&self) -> usize {
+        self.n_batch
+    }
+
     /// Queues a generation.
     ///
     /// # Errors
@@ -235,6 +241,15 @@ impl EngineHandle {
         if asked <= most { Ok(()) } else { Err(EngineError::TooMany { asked, most }) }
     }
 
+    /// Whether so many generations could be queued right now.
+    ///
+    /// # Errors
+    /// [`EngineError::Overloaded`].
+    pub fn has_room(&self, asked: usize) -> Result<(), EngineError> {
+        let has = self.requests().saturating_add(asked) <= self.most();
+        if has { Ok(()) } else { Err(EngineError::Overloaded { running: self.parallel, waiting: self.queue }) }
+    }
+
     /// Requests that wait or run.
     fn most(&self) -> usize {
         self.parallel.saturating_add(self.queue)
@@ -243,8 +258,7 @@ impl EngineHandle {
     fn check(&self, job: &Job) -> Result<(), EngineError> {
         job.sampling.validate().map_err(EngineError::Parameter)?;
         if let Some(image) = job.images.iter().find(|image| image.whole && image.n > self.n_batch) {
-            let (rows, most) = (image.n, self.n_batch);
-            return Err(EngineError::ImageTooLarge { rows, most });
+            return Err(EngineError::ImageTooLarge { rows: image.n, most: self.n_batch });
         }
         self.fits(&job.prompt)
     }

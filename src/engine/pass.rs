@@ -3,10 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use super::adapters::Turn;
 use super::error::EngineError;
 use super::event::FinishReason;
 use super::forward::{Forward, ForwardError, Row};
-use super::image::ImagePass;
+use super::image::{ImagePass, is_image};
 use super::meter::Meter;
 use super::run::Engine;
 use super::sequence::{Sequence, Step};
@@ -56,7 +57,8 @@ impl<F: Forward> Engine<F> {
         for share in &self.plan.shares {
             let (sequence, lane) = (&mut self.running[share.index], &mut self.lanes[share.index]);
             sequence.served = self.steps;
-            self.cache.passed(sequence.seq, self.steps);
+            let image = sequence.images.at(sequence.computed).is_some();
+            self.cache.passed(sequence.seq, Turn { pass: self.steps, image });
             let own = share.tokens.min(sequence.pending());
             lane.guesses.truncate(share.tokens - own);
             let caught_up = own == sequence.pending();
@@ -117,8 +119,11 @@ impl<F: Forward> Engine<F> {
         if decoded == 0 {
             self.prompts_turn = self.steps;
         }
-        self.pace.measured(decoded, prefilled, took);
-        self.costs.learn(decoded + prefilled, took);
+        // A pass of an image says nothing of one of tokens: llama.cpp may have made its graph anew for it.
+        if !self.rows.first().is_some_and(|row| is_image(row.token)) {
+            self.pace.measured(decoded, prefilled, took);
+            self.costs.learn(decoded + prefilled, took);
+        }
         self.set_temperatures();
         let start = Instant::now();
         self.forward.sample(&mut self.lanes);

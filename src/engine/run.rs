@@ -13,7 +13,6 @@ use super::event::{Event, FinishReason};
 use super::forward::{Forward, Lane, Reuse, Row};
 use super::guesses::DraftStep;
 use super::handle::{EngineConfig, Shared};
-use super::image::is_image;
 use super::meter::Meter;
 use super::pace::Pace;
 use super::pass_costs::PassCosts;
@@ -351,7 +350,6 @@ impl<F: Forward> Engine<F> {
             let limits = Limits {
                 n_batch,
                 n_image: shape.n_batch,
-                after_image: self.rows.first().is_some_and(|row| is_image(row.token)),
                 n_outputs: shape.n_outputs,
                 prefill,
                 tile: shape.tile,

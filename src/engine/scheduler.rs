@@ -25,6 +25,8 @@ pub struct View {
     pub set: u32,
     /// The latest pass that had this set.
     pub turn: u64,
+    /// That pass was one of an image: what decodes has its turn before the next.
+    pub after_image: bool,
 }
 
 impl View {
@@ -33,7 +35,15 @@ impl View {
         match self.work {
             Work::Prefill { left, cut } => left.min(cut),
             Work::Decode { guesses } => guesses,
-            Work::Image { .. } | Work::Rest => 0,
+            // It has a pass of its own, which may be as large as others beside those that decode.
+            Work::Image { rows, whole } => {
+                if whole {
+                    0
+                } else {
+                    rows
+                }
+            }
+            Work::Rest => 0,
         }
     }
 
@@ -60,8 +70,6 @@ pub struct Limits {
     /// Rows from which on a pass must not mix prompts with decoding: attention then works on tiles of rows, and rows of
     /// many sequences in one tile cost as if each attended to the cells of all of them.
     pub tile: usize,
-    /// The latest pass was one of an image: what decodes has its turn before the next.
-    pub after_image: bool,
     /// The latest pass in which nobody decoded: the turn of the sets that have prompts only.
     pub prompts_turn: u64,
     /// Serve one sequence only, whichever waited longest.
@@ -188,10 +196,10 @@ pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
 /// Rows of an image, where it is the most urgent of the prompts, or all there is to do.
 fn image(views: &[View], limits: Limits, set: Option<u32>) -> Option<Share> {
     let of_set = || views.iter().enumerate().filter(|(_, view)| Some(view.set) == set);
-    let decoding = of_set().any(|(_, view)| view.decodes());
+    let decoding = of_set().any(|(_, view)| view.decodes() && view.after_image);
     let urgency = |(index, view): &(usize, &View)| (view.deadline, *index);
     // Those that decode go on beside other prompts, and not beside an image.
-    let (index, view) = if decoding && limits.after_image {
+    let (index, view) = if decoding {
         return None;
     } else {
         of_set().filter(|(_, view)| view.waits()).min_by_key(urgency)?
@@ -242,24 +250,30 @@ mod tests {
             served,
             set: 0,
             turn: 0,
+            after_image: false,
         })
     }
 
     /// Sequences of up to four sets of adapters.
     fn views() -> impl Strategy<Value = Vec<View>> {
         let of_sets = (prop::collection::vec((view(), 0usize..4), 0..80), [0u64..9, 0u64..9, 0u64..9, 0u64..9]);
-        let with_set =
-            |turns: [u64; 4]| move |(view, set): (View, usize)| View { set: set as u32, turn: turns[set], ..view };
+        let with_set = |turns: [u64; 4]| {
+            move |(view, set): (View, usize)| View {
+                set: set as u32,
+                turn: turns[set],
+                after_image: turns[set] % 2 == 1,
+                ..view
+            }
+        };
         let mixed = of_sets.prop_map(move |(all, turns)| all.into_iter().map(with_set(turns)).collect());
         prop_oneof![prop::collection::vec(view(), 0..80), mixed]
     }
 
     fn limits() -> impl Strategy<Value = Limits> {
-        (1usize..600, 1usize..64, 0usize..600, 8usize..100, 0u64..9, any::<(bool, bool)>()).prop_map(
-            |(n_batch, n_outputs, prefill, tile, prompts_turn, (exclusive, after_image))| Limits {
+        (1usize..600, 1usize..64, 0usize..600, 8usize..100, 0u64..9, any::<bool>()).prop_map(
+            |(n_batch, n_outputs, prefill, tile, prompts_turn, exclusive)| Limits {
                 n_batch,
                 n_image: 600,
-                after_image,
                 n_outputs,
                 prefill,
                 tile,
@@ -324,9 +338,8 @@ mod tests {
             let Some(set) = shares.first().map(|share| views[share.index].set) else { return Ok(()) };
             let is_image = |share: &Share| matches!(views[share.index].work, Work::Image { .. });
             if shares.iter().any(is_image) {
-                let others = self::shares(&views, Limits { after_image: true, ..limits });
-                let streams = views.iter().any(|view| view.decodes() && view.set == set);
-                prop_assert!(!streams || !limits.after_image && !others.iter().any(is_image));
+                let streams = || views.iter().filter(|view| view.decodes() && view.set == set);
+                prop_assert!(!streams().any(|view| view.after_image), "two images and no stream");
                 return Ok(());
             }
             let decodes = |view: &View| view.decodes() && view.set == set;
@@ -348,7 +361,7 @@ mod tests {
 
         #[test]
         fn a_lone_prefill_gets_the_whole_batch(left in 1usize..5000, limits in limits()) {
-            let view = View { work: Work::Prefill { left, cut: left }, deadline: 0, served: 0, set: 0, turn: 0 };
+            let view = View { work: Work::Prefill { left, cut: left }, deadline: 0, served: 0, set: 0, turn: 0, after_image: false };
             prop_assert_eq!(shares(&[view], limits), vec![Share { index: 0, tokens: left.min(limits.n_batch) }]);
         }
     }
@@ -363,10 +376,9 @@ mod tests {
             prefill: 10,
             tile: 64,
             prompts_turn: 0,
-            after_image: false,
             exclusive: false,
         };
-        let view = |set, work, deadline| View { work, deadline, served: 0, set, turn: 0 };
+        let view = |set, work, deadline| View { work, deadline, served: 0, set, turn: 0, after_image: false };
         let (stream, prompt) = (Work::Decode { guesses: 0 }, Work::Prefill { left: 400, cut: 400 });
         let mut views =
             [view(0, stream, 0), view(1, stream, 0), view(2, stream, 0), view(3, prompt, 9), view(4, prompt, 5)];

@@ -6,7 +6,7 @@ use super::validate::check_tensors;
 
 /// Numbers that llama.cpp divides by or makes room for; each with whether it may be missing, and whether it may be nothing. Shapes
 /// that do not fit each other it finds by itself.
-const SIZES: [(&str, bool, bool); 13] = [
+const SIZES: [(&str, bool, bool); 15] = [
     ("image_size", false, false),
     ("patch_size", false, false),
     ("embedding_length", false, false),
@@ -20,10 +20,19 @@ const SIZES: [(&str, bool, bool); 13] = [
     ("projector.scale_factor", true, false),
     ("projector.query_side", true, false),
     ("projector.window_side", true, false),
+    ("preproc_min_tiles", true, false),
+    ("preproc_max_tiles", true, false),
 ];
+/// Kinds that have a position of its own for each patch, by a number that nothing compares with the table's length.
+const COUNTED: [&str; 9] = ["mlp", "ldp", "ldpv2", "cogvlm", "adapter", "gemma3", "idefics3", "janus_pro", "llama4"];
+/// Kinds whose windows of pixels hold whole patches.
+const WINDOWED: [&str; 2] = ["qwen2.5vl_merger", "youtuvl"];
+/// Side of a window where the file has none.
+const WINDOW: u64 = 112;
 /// More than any projector has.
 const MOST: u64 = 1 << 16;
 const MAX_LAYERS: u64 = 512;
+const MAX_TILES: u64 = 1024;
 
 /// # Errors
 /// [`GgufError::Invalid`] or [`GgufError::Truncated`], with the key or tensor.
@@ -36,7 +45,12 @@ pub fn validate_projector(header: &Header) -> Result<(), GgufError> {
         return fail("is a projector, but not one for images".into());
     }
     for (size, may_be_missing, may_be_0) in SIZES {
-        let range = u64::from(!may_be_0)..=if size == "block_count" { MAX_LAYERS } else { MOST };
+        let most = match size {
+            "block_count" => MAX_LAYERS,
+            "preproc_min_tiles" | "preproc_max_tiles" => MAX_TILES,
+            _ => MOST,
+        };
+        let range = u64::from(!may_be_0)..=most;
         let key = format!("clip.vision.{size}");
         match header.get(&key) {
             None if may_be_missing => {}
@@ -52,5 +66,34 @@ pub fn validate_projector(header: &Header) -> Result<(), GgufError> {
     if number("patch_size") > number("image_size") {
         return fail("clip.vision.patch_size is more than clip.vision.image_size".into());
     }
+    check_kind(header, &number).or_else(fail)?;
     check_tensors(header)
+}
+
+/// What llama.cpp reads without a look.
+fn check_kind(header: &Header, number: &impl Fn(&str) -> u64) -> Result<(), String> {
+    let kind = header.text("clip.projector_type").or_else(|| header.text("clip.vision.projector_type"));
+    let kind = kind.unwrap_or_default();
+    let has = |name: &str| header.tensor(name).is_some();
+    let missing = match kind {
+        "mlp" if has("mm.3.weight") && !has("mm.3.bias") => Some("mm.3.bias"),
+        "mlp" if !has("mm.3.weight") && !has("mm.2.weight") => Some("mm.2.weight"),
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Err(format!("{missing} is missing, which projectors of the kind {kind} have"));
+    }
+    let side = number("image_size") / number("patch_size");
+    let patches = side * side + u64::from(has("v.class_embd"));
+    let table = header.tensor("v.position_embd.weight").and_then(|table| table.dims.get(1).copied());
+    if let Some(rows) = table.filter(|rows| COUNTED.contains(&kind) && *rows < patches) {
+        return Err(format!("v.position_embd.weight has {rows} rows, and an image {patches} patches"));
+    }
+    let given =
+        |name: &str, otherwise| header.get(&format!("clip.vision.{name}")).and_then(Value::as_u64).unwrap_or(otherwise);
+    let (window, merged) = (given("window_size", WINDOW), number("patch_size") * given("spatial_merge_size", 2));
+    if WINDOWED.contains(&kind) && window < merged {
+        return Err(format!("windows of {window} pixels hold no patches of {merged}"));
+    }
+    Ok(())
 }

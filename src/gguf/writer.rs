@@ -38,6 +38,11 @@ impl Writer {
         self
     }
 
+    pub fn remove_tensor(&mut self, name: &str) -> &mut Self {
+        self.tensors.retain(|tensor| tensor.name != name);
+        self
+    }
+
     /// Takes over the metadata of another file, without its tensors.
     pub fn take_keys(&mut self, other: &Self) -> &mut Self {
         self.keys.clone_from(&other.keys);

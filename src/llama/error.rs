@@ -92,6 +92,8 @@ pub enum LlamaError {
     TensorPattern(String),
     #[error("{}: the projector takes no images", .0.display())]
     SeesNothing(PathBuf),
+    #[error("{}: the projector makes rows of {width} numbers, and the model reads rows of {expected}; it belongs to another model", .path.display())]
+    ForeignProjector { path: PathBuf, width: usize, expected: usize },
     #[error("the model's vocabulary lacks the tokens that its projector puts around images")]
     NoImageMarks,
     #[error("an image has a batch of its own, and rows as wide as the model's embeddings")]

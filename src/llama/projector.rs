@@ -86,12 +86,22 @@ impl Drop for CutImage {
 }
 
 impl Projector {
-    /// Checks the file, then loads it.
+    /// Checks the file against the model, then loads it. What it takes comes with it.
     ///
     /// # Errors
     /// A file that is no projector, or not one for this model's images.
-    pub fn load(model: &Model, path: &Path, params: &ProjectorParams) -> Result<Self, LlamaError> {
-        gguf::validate_projector(&gguf::Header::open(path)?)?;
+    pub fn load(
+        model: &Model,
+        path: &Path,
+        params: &ProjectorParams,
+    ) -> Result<(Self, Vec<(String, u64)>), LlamaError> {
+        let (memory, width) = measure(path, params)?;
+        if width == 0 {
+            return Err(LlamaError::SeesNothing(path.to_owned()));
+        }
+        if width != model.n_embd_inp() {
+            return Err(LlamaError::ForeignProjector { path: path.to_owned(), width, expected: model.n_embd_inp() });
+        }
         let c_path = c_path(path)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the path is NUL-terminated, the model live and kept below; the device is one of the backend's.
@@ -116,31 +126,15 @@ impl Projector {
             whole: traits.whole,
             model: model.clone(),
         }));
-        if traits.sees { Ok(projector) } else { Err(LlamaError::SeesNothing(path.to_owned())) }
+        Ok((projector, memory))
     }
 
-    /// Bytes that loading the file would take, by device.
+    /// Bytes that loading the file takes, by device. It takes as much for a moment.
     ///
     /// # Errors
-    /// A file that is no projector.
+    /// A file that is no projector, or too little memory.
     pub fn memory_use(path: &Path, params: &ProjectorParams) -> Result<Vec<(String, u64)>, LlamaError> {
-        gguf::validate_projector(&gguf::Header::open(path)?)?;
-        let c_path = c_path(path)?;
-        let mut found = [llama_sys::shim_projector_memory::default(); 8];
-        let mut count = 0;
-        // SAFETY: the path is NUL-terminated; writes at most as many entries as there are.
-        let (status, log) = callback::try_out(true, || unsafe {
-            llama_sys::shim_projector_memory_use(
-                c_path.as_ptr(),
-                params.handle(),
-                params.flash_attention.raw(),
-                found.as_mut_ptr(),
-                found.len(),
-                &raw mut count,
-            )
-        });
-        check("laying the projector out", status, log)?;
-        Ok(found[..count].iter().map(|found| (text(found.device), found.bytes)).collect())
+        measure(path, params).map(|(memory, _)| memory)
     }
 
     #[must_use]
@@ -176,6 +170,29 @@ impl Projector {
         image.parts = (0..n).map(|index| image.part(index)).collect::<Result<_, _>>()?;
         Ok(image)
     }
+}
+
+/// What a projector takes by device, and how many floats a row of its images has; 0 where it sees none.
+fn measure(path: &Path, params: &ProjectorParams) -> Result<(Vec<(String, u64)>, usize), LlamaError> {
+    gguf::validate_projector(&gguf::Header::open(path)?)?;
+    let c_path = c_path(path)?;
+    let mut found = [llama_sys::shim_projector_memory::default(); 8];
+    let (mut count, mut width) = (0, 0);
+    // SAFETY: the path is NUL-terminated; writes at most as many entries as there are.
+    let (status, log) = callback::try_out(true, || unsafe {
+        llama_sys::shim_projector_measure(
+            c_path.as_ptr(),
+            params.handle(),
+            params.flash_attention.raw(),
+            found.as_mut_ptr(),
+            found.len(),
+            &raw mut count,
+            &raw mut width,
+        )
+    });
+    check("laying the projector out", status, log)?;
+    let memory = found[..count].iter().map(|found| (text(found.device), found.bytes)).collect();
+    Ok((memory, usize::try_from(width).unwrap_or(0)))
 }
 
 impl CutImage {

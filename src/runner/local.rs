@@ -64,8 +64,8 @@ impl LocalRunner {
         let draft = Draft::load(backend, spec, &model, &choice, false)?;
 
         let threads = spec.threads.unwrap_or_else(default_threads);
-        let sight = see(backend, spec, &model, &choice, threads)?;
         let layout = Layout::new(&model, spec)?;
+        let sight = see(backend, spec, &model, &choice, threads, layout.n_ctx_seq)?;
         if layout.n_ctx_seq > model.n_ctx_train().max(1) {
             tracing::warn!(
                 asked = layout.n_ctx_seq,
@@ -85,9 +85,10 @@ impl LocalRunner {
         if let Some(draft) = &draft {
             placement.add_draft(&draft.place(memory.draft)?.held());
         }
-        if let (Ok(_), Some(projector)) = (&sight, &spec.projector) {
-            placement.add_projector(&Sight::need(backend, &projector.path, spec, &choice)?);
-        }
+        let sight = sight.map(|(sight, bytes)| {
+            placement.add_projector(&bytes);
+            sight
+        });
         log_devices(&placement);
         tracing::info!(
             model = %path.display(),
@@ -116,7 +117,8 @@ impl LocalRunner {
             placement,
             load_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        let (prompts, defaults) = (Prompts::new(vocab, template, sight, engine.n_ctx()), spec.defaults.clone());
+        let (prompts, defaults) =
+            (Prompts::new(vocab, template, sight, [engine.n_ctx(), engine.n_batch()]), spec.defaults.clone());
         Ok(Self { engine, prompts, embedder, ranks, writes, defaults, adapters, usual, model, info })
     }
 
@@ -151,12 +153,13 @@ fn see(
     model: &Model,
     choice: &Choice,
     threads: u32,
-) -> Result<Result<Sight, String>, LoadError> {
+    n_ctx: u32,
+) -> Result<Result<(Sight, Bytes), String>, LoadError> {
     let Some(projector) = &spec.projector else {
         return Ok(Err("no projector (mmproj) lies beside it, and --mmproj names none".into()));
     };
-    match Sight::load(backend, &projector.path, spec, model, choice, threads) {
-        Ok(sight) => Ok(Ok(sight)),
+    match Sight::load(backend, &projector.path, model, choice, threads, n_ctx) {
+        Ok(found) => Ok(Ok(found)),
         Err(error) if projector.found => {
             tracing::warn!(%error, "the model takes no images, as its projector cannot be used");
             Ok(Err(error.to_string()))
@@ -219,6 +222,8 @@ impl Runner for LocalRunner {
     fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
         self.must_write()?;
         self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
+        // Images take long, and a full queue is no news after that.
+        self.engine.has_room(specs.len().saturating_mul(answers as usize))?;
         let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
         for spec in specs {
             let spec = self.defaults.apply(spec);

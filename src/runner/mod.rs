@@ -27,6 +27,8 @@ mod output;
 mod plan;
 #[cfg(feature = "llama")]
 mod prompt;
+#[cfg(feature = "llama")]
+mod prompt_images;
 mod rank;
 #[cfg(feature = "llama")]
 mod sight;

@@ -1,11 +1,13 @@
 //! What a load would take, and what would fit, from llama.cpp's own layout of a model whose weights are not read.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::gguf;
 use crate::llama::{Backend, Context, Model, ModelParams};
 use crate::placement::{
-    self, Alternative, Choice, DeviceReport, GpuLayers, Inventory, Limit, MemoryPlan, NO_LIMIT, PlacementError,
+    self, Alternative, Bytes, Choice, DeviceReport, GpuLayers, Inventory, Limit, MemoryPlan, NO_LIMIT, PlacementError,
     PlacementReport, largest, needs,
 };
 
@@ -31,6 +33,8 @@ struct Planner<'a> {
     /// Free bytes of the CPU's memory. Read once, so that all ways are measured by the same.
     cpu_free: u64,
     adapters: Vec<gguf::Header>,
+    /// By the device's name; none is the CPU.
+    projector_needs: RefCell<HashMap<Option<String>, Result<Bytes, LoadError>>>,
 }
 
 /// One way.
@@ -137,7 +141,7 @@ impl<'a> Planner<'a> {
         // What is wrong with one is for the load to say.
         let adapters = spec.adapters.iter().filter_map(|(path, _)| gguf::Header::open(path).ok()).collect();
         let cpu_free = free::cpu().min(limit("CPU").unwrap_or(u64::MAX));
-        Self { backend, path, inventory, cpu_free, adapters }
+        Self { backend, path, inventory, cpu_free, adapters, projector_needs: RefCell::default() }
     }
 
     /// What does not fit by our own margin may still run; what is more than there is does not, where a backend counts its
@@ -238,7 +242,7 @@ impl<'a> Planner<'a> {
             report.add_draft(&draft.need(&layout.context(THREADS, spec))?);
         }
         if let Some(projector) = &spec.projector {
-            match Sight::need(self.backend, &projector.path, spec, choice) {
+            match self.projector_need(&projector.path, choice) {
                 Ok(bytes) => report.add_projector(&bytes),
                 // The load goes without it, and says why.
                 Err(_) if projector.found => {}
@@ -249,6 +253,14 @@ impl<'a> Planner<'a> {
             report.add_adapters(&placement::adapter_bytes(adapter, &actual.layers));
         }
         Ok(Laid { layout, report })
+    }
+
+    /// Asked once for each device: it takes memory for a moment.
+    fn projector_need(&self, path: &Path, choice: &Choice) -> Result<Bytes, LoadError> {
+        let device = choice.devices.first().map(|device| device.name.clone());
+        let mut known = self.projector_needs.borrow_mut();
+        let need = known.entry(device).or_insert_with(|| Sight::need(self.backend, path, choice));
+        need.clone()
     }
 
     fn fits(&self, report: &PlacementReport) -> bool {

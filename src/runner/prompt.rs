@@ -10,12 +10,10 @@ use super::forms;
 use super::infill::{self, Marks};
 use super::output::{CallParser, EitherCallParser, PlainCallParser, TemplateParser};
 use super::rank;
-use super::sees_nothing;
-use super::sight::{Seen, Sight};
+use super::sight::Sight;
 use super::spec::{GenerateSpec, Input, Prompt};
 use crate::chat::{
-    ChatOptions, Ending, Image, MOST_IMAGES, Message, Part, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced,
-    tools_json,
+    ChatOptions, Ending, Message, Part, Rendered, Shield, TemplateChoice, Tool, ToolChoice, forced, tools_json,
 };
 use crate::constrain::{Compiler, Constraint, TokenFilter, Words};
 use crate::engine::{ImageRows, TokenId};
@@ -31,9 +29,11 @@ pub(super) struct Prompts {
     template: TemplateChoice,
     knows_tools: bool,
     /// What looks at images, or why nothing does.
-    sight: Result<Sight, String>,
+    pub(super) sight: Result<Sight, String>,
     /// Tokens that one sequence can hold.
-    context: usize,
+    pub(super) context: usize,
+    /// Rows of one pass, at most.
+    pub(super) pass: usize,
     /// Made for the first conversation: it looks at each entry of the vocabulary.
     shield: OnceLock<Shield>,
     /// Made for the first request that asks for a form.
@@ -64,9 +64,14 @@ struct Text {
 }
 
 impl Prompts {
-    pub fn new(vocab: Vocab, template: TemplateChoice, sight: Result<Sight, String>, context: usize) -> Self {
+    pub fn new(
+        vocab: Vocab,
+        template: TemplateChoice,
+        sight: Result<Sight, String>,
+        [context, pass]: [usize; 2],
+    ) -> Self {
         let knows_tools = template.knows_tools();
-        Self { vocab, template, knows_tools, sight, context, shield: OnceLock::new(), compiler: OnceLock::new() }
+        Self { vocab, template, knows_tools, sight, context, pass, shield: OnceLock::new(), compiler: OnceLock::new() }
     }
 
     pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
@@ -106,8 +111,8 @@ impl Prompts {
             let text = String::from_utf8_lossy(&self.pieces(&tokens)?.concat()).into_owned();
             return Ok(Prompt { text, tokens });
         };
-        let looks = self.images(messages)?.map(|(sight, image)| sight.measure(&image.file));
-        let looks = looks.collect::<Result<Vec<Vec<Seen>>, _>>()?;
+        let looks = self.cut(messages)?.into_iter().map(|(sight, cut)| sight.outline(cut));
+        let looks = looks.collect::<Result<Vec<_>, _>>()?;
         let prompt = self.conversation(messages, spec)?.prompt;
         let (tokens, _) = self.put_together(&prompt, &looks)?;
         let text = |part| match part {
@@ -116,28 +121,6 @@ impl Prompts {
         };
         let text = self.shield().parts(&prompt).into_iter().map(text).collect();
         Ok(Prompt { text, tokens })
-    }
-
-    /// The images of a conversation, and what looks at them.
-    fn images<'a>(
-        &'a self,
-        messages: &'a [Message],
-    ) -> Result<impl Iterator<Item = (&'a Sight, &'a Image)>, RunnerError> {
-        let n: usize = messages.iter().map(|message| message.images.len()).sum();
-        let sight = match &self.sight {
-            Err(why) if n > 0 => return Err(sees_nothing(why)),
-            sight => sight.as_ref().ok(),
-        };
-        if n > MOST_IMAGES {
-            return Err(RunnerError::BadRequest(format!("there are {n} images; at most {MOST_IMAGES} are taken")));
-        }
-        let images = messages.iter().flat_map(|message| &message.images);
-        Ok(images.filter_map(move |image| Some((sight?, image))))
-    }
-
-    /// What stands for each image of a conversation.
-    fn look(&self, messages: &[Message]) -> Result<Vec<Arc<[Seen]>>, RunnerError> {
-        self.images(messages)?.map(|(sight, image)| sight.look(&image.file)).collect()
     }
 
     fn marks(&self) -> Option<Marks> {
@@ -151,7 +134,7 @@ impl Prompts {
         })
     }
 
-    fn shield(&self) -> &Shield {
+    pub(super) fn shield(&self) -> &Shield {
         self.shield.get_or_init(|| Shield::new(&self.vocab.control_names()))
     }
 
@@ -379,58 +362,8 @@ impl Prompts {
     }
 
     /// With what stands in front of any text. What a vocabulary puts behind a text would end it here.
-    fn begun(&self, tokens: Vec<TokenId>) -> Vec<TokenId> {
+    pub(super) fn begun(&self, tokens: Vec<TokenId>) -> Vec<TokenId> {
         self.vocab.begin().map(Token::index).into_iter().chain(tokens).collect()
-    }
-
-    /// A rendered prompt without images as tokens.
-    fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
-        self.put_together::<Vec<Seen>>(prompt, &[]).map(|(tokens, _)| tokens)
-    }
-
-    /// A rendered prompt as tokens, with images where it has their marks. The template leaves BOS to the tokeniser.
-    fn put_together<S: AsRef<[Seen]>>(
-        &self,
-        prompt: &str,
-        looks: &[S],
-    ) -> Result<(Vec<TokenId>, Vec<Arc<ImageRows>>), RunnerError> {
-        let mut tokens = self.begun(Vec::new());
-        let (mut images, mut shown) = (Vec::new(), vec![false; looks.len()]);
-        for part in self.shield().parts(prompt) {
-            match part {
-                Part::Template(text) => tokens.extend(self.tokenize(text, false, true)?),
-                Part::Shielded(text) => {
-                    // A name that any text is read as is one only as a whole.
-                    let torn = self.tokenize(text, false, false)?.len() == 1;
-                    let first = text.chars().next().filter(|_| torn).map_or(text.len(), char::len_utf8);
-                    let (head, tail) = text.split_at(first);
-                    tokens.extend(self.tokenize(head, false, false)?);
-                    if !tail.is_empty() {
-                        tokens.extend(self.tokenize(tail, false, false)?);
-                    }
-                }
-                Part::Image(number) => {
-                    let Some(seen) = looks.get(number) else { continue };
-                    shown[number] = true;
-                    for part in seen.as_ref() {
-                        match part {
-                            Seen::Tokens(around) => tokens.extend(around),
-                            Seen::Rows(rows) => {
-                                tokens.extend(rows.tokens());
-                                images.push(Arc::clone(rows));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        match shown.iter().position(|shown| !shown) {
-            None => Ok((tokens, images)),
-            Some(number) => {
-                let why = format!("the model's chat template leaves image {} out of the prompt", number + 1);
-                Err(RunnerError::BadRequest(why))
-            }
-        }
     }
 
     /// `begin` puts in front what a prompt begins with; `control` reads the names of control tokens as those tokens.

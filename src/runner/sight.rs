@@ -12,17 +12,20 @@ use sha2::{Digest, Sha256};
 use super::error::{LoadError, RunnerError};
 use super::local::load_error;
 use super::offload;
-use super::spec::{FlashAttention, LoadSpec};
 use crate::engine::{ImageRows, TokenId};
-use crate::llama::{self, Backend, ImagePart, LlamaError, Model, Projector, ProjectorParams};
+use crate::llama::{self, Backend, CutImage, ImagePart, LlamaError, Model, Projector, ProjectorParams};
 use crate::placement::{Bytes, Choice};
 
 /// Longest side that is decoded, in pixels.
 const LONGEST: u32 = 16_384;
-/// Bytes that decoding may take.
+/// Most pixels.
+const PIXELS: u64 = 64 << 20;
+/// Bytes that a file's own form of them may take.
 const DECODED: u64 = 512 << 20;
-/// Bytes of images that are kept.
-const KEPT: usize = 128 << 20;
+/// Longest side for a shortest one of 1. Beyond, projectors blow images up, or count past what they have room for.
+const RATIO: u32 = 200;
+/// Bytes of images that are kept, at least and at most; between them as many as a context can hold.
+const KEPT: std::ops::RangeInclusive<usize> = 128 << 20..=1 << 30;
 
 /// Of an image's file.
 type Digested = [u8; 32];
@@ -40,26 +43,80 @@ pub(super) struct Sight {
     projector: Projector,
     /// The latest last.
     kept: Mutex<Vec<(Digested, Arc<[Seen]>)>>,
+    most_kept: usize,
     /// One image at a time: whoever sends the same one meanwhile finds it.
     looking: Mutex<()>,
 }
 
+/// An image that is cut, so that it is known how long it is.
+#[derive(Debug)]
+pub(super) enum Cut {
+    Known(Arc<[Seen]>),
+    New { digest: Digested, image: CutImage },
+}
+
+impl Cut {
+    /// Tokens that it takes up.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Known(seen) => seen.iter().map(Seen::len).sum(),
+            Self::New { image, .. } => image
+                .parts()
+                .iter()
+                .map(|part| match part {
+                    ImagePart::Tokens(tokens) => tokens.len(),
+                    ImagePart::Rows(rows) => rows.n,
+                })
+                .sum(),
+        }
+    }
+
+    /// Rows that must be computed at once.
+    pub fn longest(&self) -> usize {
+        let rows = |rows: &llama::ImageRows| rows.n;
+        match self {
+            Self::Known(_) => 0,
+            Self::New { image, .. } => image
+                .parts()
+                .iter()
+                .map(|part| match part {
+                    ImagePart::Tokens(_) => 0,
+                    ImagePart::Rows(found) => rows(found),
+                })
+                .max()
+                .unwrap_or(0),
+        }
+    }
+}
+
+impl Seen {
+    fn len(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Rows(rows) => rows.n,
+        }
+    }
+}
+
 impl Sight {
-    /// Loads what `spec` names for `model`, whose place is `choice`.
+    /// Loads a projector for `model`, whose place is `choice`, and says what it takes. Its context is to hold `n_ctx` tokens.
     ///
     /// # Errors
     /// What is wrong with the file.
     pub fn load(
         backend: Backend,
         path: &Path,
-        spec: &LoadSpec,
         model: &Model,
         choice: &Choice,
         threads: u32,
-    ) -> Result<Self, LoadError> {
-        let params = params(backend, spec, choice, threads).map_err(load_error)?;
-        let projector = Projector::load(model, path, &params).map_err(|error| refused(path, error))?;
-        Ok(Self { projector, kept: Mutex::default(), looking: Mutex::default() })
+        n_ctx: u32,
+    ) -> Result<(Self, Bytes), LoadError> {
+        let params = params(backend, choice, threads).map_err(load_error)?;
+        let (projector, memory) = Projector::load(model, path, &params).map_err(|error| refused(path, error))?;
+        let context = (n_ctx as usize).saturating_mul(model.n_embd_inp()).saturating_mul(size_of::<f32>());
+        let most_kept = context.clamp(*KEPT.start(), *KEPT.end());
+        let sight = Self { projector, kept: Mutex::default(), most_kept, looking: Mutex::default() };
+        Ok((sight, memory.into_iter().collect()))
     }
 
     #[must_use]
@@ -67,44 +124,72 @@ impl Sight {
         self.projector.path()
     }
 
+    /// Whether all of an image is computed at once.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.projector.is_whole()
+    }
+
     /// What loading it would take.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn need(backend: Backend, path: &Path, spec: &LoadSpec, choice: &Choice) -> Result<Bytes, LoadError> {
-        let params = params(backend, spec, choice, 1).map_err(load_error)?;
+    pub fn need(backend: Backend, path: &Path, choice: &Choice) -> Result<Bytes, LoadError> {
+        let params = params(backend, choice, 1).map_err(load_error)?;
         let bytes = Projector::memory_use(path, &params).map_err(|error| refused(path, error))?;
         Ok(bytes.into_iter().collect())
+    }
+
+    /// Decodes and cuts an image.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn cut(&self, file: &[u8]) -> Result<Cut, RunnerError> {
+        let digest: Digested = Sha256::digest(file).into();
+        if let Some(known) = self.known(&digest) {
+            return Ok(Cut::Known(known));
+        }
+        let _looking = lock(&self.looking);
+        let rgb = decode(file).map_err(RunnerError::BadRequest)?;
+        let (width, height) = rgb.dimensions();
+        let image = self.projector.cut(&rgb, width, height).map_err(|error| match error {
+            LlamaError::NoImageMarks => RunnerError::Failed(error.to_string()),
+            error => RunnerError::BadRequest(error.to_string()),
+        })?;
+        Ok(Cut::New { digest, image })
     }
 
     /// What stands in a prompt for an image, computed.
     ///
     /// # Errors
-    /// What is wrong with the image.
-    pub fn look(&self, file: &[u8]) -> Result<Arc<[Seen]>, RunnerError> {
-        let digest: Digested = Sha256::digest(file).into();
-        if let Some(known) = self.known(&digest) {
-            return Ok(known);
-        }
+    /// What llama.cpp says.
+    pub fn compute(&self, cut: Cut) -> Result<Arc<[Seen]>, RunnerError> {
+        let (digest, image) = match cut {
+            Cut::Known(seen) => return Ok(seen),
+            Cut::New { digest, image } => (digest, image),
+        };
         let _looking = lock(&self.looking);
         if let Some(known) = self.known(&digest) {
             return Ok(known);
         }
-        let seen: Arc<[Seen]> = self.see(file, true)?.into();
+        let seen: Arc<[Seen]> = self.see(&image, true)?.into();
         let mut kept = lock(&self.kept);
         kept.push((digest, Arc::clone(&seen)));
-        while kept.iter().map(|(_, seen)| bytes(seen)).sum::<usize>() > KEPT {
+        while kept.iter().map(|(_, seen)| bytes(seen)).sum::<usize>() > self.most_kept {
             kept.remove(0);
         }
         Ok(seen)
     }
 
-    /// The same, with no numbers in it: as long as [`Sight::look`] makes it.
+    /// The same, with no numbers in it: as long as [`Sight::compute`] makes it.
     ///
     /// # Errors
-    /// What is wrong with the image.
-    pub fn measure(&self, file: &[u8]) -> Result<Vec<Seen>, RunnerError> {
-        self.see(file, false)
+    /// What llama.cpp says.
+    pub fn outline(&self, cut: Cut) -> Result<Arc<[Seen]>, RunnerError> {
+        match cut {
+            Cut::Known(seen) => Ok(seen),
+            Cut::New { image, .. } => Ok(self.see(&image, false)?.into()),
+        }
     }
 
     fn known(&self, digest: &Digested) -> Option<Arc<[Seen]>> {
@@ -116,16 +201,13 @@ impl Sight {
         Some(seen)
     }
 
-    fn see(&self, file: &[u8], compute: bool) -> Result<Vec<Seen>, RunnerError> {
-        let rgb = decode(file).map_err(RunnerError::BadRequest)?;
-        let (width, height) = rgb.dimensions();
+    fn see(&self, image: &CutImage, compute: bool) -> Result<Vec<Seen>, RunnerError> {
         let failed = |error: LlamaError| RunnerError::Failed(error.to_string());
-        let image = self.projector.cut(&rgb, width, height).map_err(failed)?;
         let part = |part: &ImagePart| match part {
             ImagePart::Tokens(tokens) => Ok(Seen::Tokens(tokens.iter().map(|token| token.index()).collect())),
             ImagePart::Rows(rows) => {
                 let vectors = if compute { image.encode(rows).map_err(failed)? } else { Vec::new() };
-                let (places, whole) = (rows.places.clone(), self.projector.is_whole());
+                let (places, whole) = (rows.places.clone(), self.is_whole());
                 Ok(Seen::Rows(Arc::new(ImageRows::new(rows.n, rows.n_positions, places, vectors, whole))))
             }
         };
@@ -142,15 +224,12 @@ fn bytes(seen: &[Seen]) -> usize {
 }
 
 /// The first device of the model, or the CPU where it has none.
-fn params(backend: Backend, spec: &LoadSpec, choice: &Choice, threads: u32) -> Result<ProjectorParams, LlamaError> {
+fn params(backend: Backend, choice: &Choice, threads: u32) -> Result<ProjectorParams, LlamaError> {
     Ok(ProjectorParams {
         device: offload::devices(backend, choice)?.into_iter().next(),
         threads,
-        flash_attention: match spec.serve.flash_attention {
-            FlashAttention::Auto => llama::FlashAttention::Auto,
-            FlashAttention::On => llama::FlashAttention::On,
-            FlashAttention::Off => llama::FlashAttention::Off,
-        },
+        // Without it a large image takes gigabytes; what was asked for is for the model's own attention.
+        flash_attention: llama::FlashAttention::Auto,
     })
 }
 
@@ -175,6 +254,20 @@ fn decode(file: &[u8]) -> Result<RgbImage, String> {
     (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(LONGEST), Some(LONGEST), Some(DECODED));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err("an image has no pixels".into());
+    }
+    let (long, short) = (width.max(height), width.min(height));
+    if long / short > RATIO {
+        return Err(format!("an image of {width} times {height} pixels is too narrow: 1 to {RATIO} at most"));
+    }
+    if u64::from(width) * u64::from(height) > PIXELS || decoder.total_bytes() > DECODED {
+        return Err(format!(
+            "an image of {width} times {height} pixels is too large: {} million at most",
+            PIXELS >> 20
+        ));
+    }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
     image.apply_orientation(orientation);
@@ -222,5 +315,14 @@ mod tests {
         png[29..33].copy_from_slice(&crc);
         let why = decode(&png).expect_err("too large");
         assert!(why.to_lowercase().contains("limit"), "{why}");
+        // As large as a side may be, in a file that says no more than that.
+        let mut gif = file(ImageFormat::Gif);
+        gif[6..10].copy_from_slice(&[0, 0x40, 0, 0x40]);
+        let why = decode(&gif).expect_err("too large");
+        assert_eq!(why, "an image of 16384 times 16384 pixels is too large: 64 million at most");
+        let mut sliver = Cursor::new(Vec::new());
+        DynamicImage::from(RgbImage::new(1, 201)).write_to(&mut sliver, ImageFormat::Png).expect("memory");
+        let why = decode(&sliver.into_inner()).expect_err("too narrow");
+        assert_eq!(why, "an image of 1 times 201 pixels is too narrow: 1 to 200 at most");
     }
 }

@@ -1,10 +1,12 @@
 //! Images, with projectors that are made for it. Most of them read each patch of a colour as the embedding of one token, so that an
 //! image must be answered exactly as the text of those tokens is.
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::{Value, json};
 use shimmy::gguf::writer::{Writer, tiny_llama};
 use shimmy::llama::{Backend, Batch, Context, ContextParams, ImageBatch, LlamaError, Model, ModelParams, Pos, Token};
@@ -281,9 +283,22 @@ fn what_cannot_be_seen_is_refused_in_words() {
     assert!(said.contains("an image is in no format that is read: PNG, JPEG, WebP, GIF and BMP are"), "{said}");
     let said = refused(&server, json!([image(&picture(4, PATCHES)[..60])]));
     assert!(said.contains("an image cannot be read: "), "{said}");
+    let mut narrow = Cursor::new(Vec::new());
+    DynamicImage::from(RgbImage::new(2600, 1)).write_to(&mut narrow, ImageFormat::Png).unwrap();
+    let said = refused(&server, json!([image(&narrow.into_inner())]));
+    assert!(said.contains("an image of 2600 times 1 pixels is too narrow"), "{said}");
     // It would not fit.
     let many: Vec<Value> = (0..40).map(|_| image(&picture(4, PATCHES))).collect();
-    assert!(refused(&server, json!(many)).contains("641 tokens"));
+    assert!(refused(&server, json!(many)).contains("512 tokens and the context holds 512"));
+
+    // A place that a client makes up loses nothing.
+    let made_up = json!([[99, base64(&picture(4, PATCHES))], [0, base64(&picture(4, PATCHES))]]);
+    let count = |images: Value| {
+        let body = json!({ "model": "sees", "stream": false, "options": { "num_predict": 1 },
+                           "messages": [{ "role": "user", "content": "hello", "images": images }] });
+        ok(&server.post("/api/chat", &body))["prompt_eval_count"].as_u64().unwrap()
+    };
+    assert_eq!(count(made_up), count(json!([])) + 32);
 
     let blind = serve(&model, &["--mmproj", "none"]);
     let said = refused(&blind, json!([image(&picture(4, PATCHES))]));
@@ -310,11 +325,20 @@ fn a_projector_that_cannot_be_used() {
     nothing.u32("clip.vision.patch_size", 0);
     let mut unknown = vision::colours(&tiny_llama());
     unknown.string("clip.projector_type", "newer");
+    let mut mlp = vision::colours(&tiny_llama());
+    mlp.string("clip.projector_type", "mlp");
+    let mut headless = vision::whole();
+    headless.remove_tensor("v.patch_embd.weight");
+    let mut short = vision::whole();
+    short.random("v.position_embd.weight", &[32, 15], 0.0);
     let mut cut = vision::colours(&tiny_llama()).to_bytes();
     cut.truncate(cut.len() - 100);
     std::fs::write(files.path("cut.gguf"), cut).unwrap();
     for (name, writer, why) in [
-        ("wide.gguf", Some(&wide), "mismatch between text model (n_embd = 32) and mmproj (n_embd = 48)"),
+        ("wide.gguf", Some(&wide), "the projector makes rows of 48 numbers, and the model reads rows of 32"),
+        ("mlp.gguf", Some(&mlp), "mm.2.weight is missing"),
+        ("headless.gguf", Some(&headless), "a tensor that this kind of projector needs is missing"),
+        ("short.gguf", Some(&short), "v.position_embd.weight has 15 rows, and an image 16 patches"),
         ("torn.gguf", Some(&torn), "GGML_ASSERT"),
         ("nothing.gguf", Some(&nothing), "clip.vision.patch_size is U32(0); it must be a number from 1 to 65536"),
         ("unknown.gguf", Some(&unknown), "unknown projector type: newer"),

@@ -123,7 +123,7 @@ impl Family {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/templates/{name}.jinja"));
         let template = TemplateChoice::new(&model, path.to_str()).expect("it parses");
         let vocab = model.vocab().expect("a vocabulary");
-        Self { prompts: Prompts::new(vocab.clone(), template, Err(String::new()), 512), vocab, model, control }
+        Self { prompts: Prompts::new(vocab.clone(), template, Err(String::new()), [512; 2]), vocab, model, control }
     }
 
     fn tokens(&self, text: &str) -> Vec<TokenId> {

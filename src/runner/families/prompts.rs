@@ -116,7 +116,7 @@ fn families_conversations_with_calls_are_rendered() {
 fn families_gaps_stand_between_their_marks() {
     let model = super::model(&["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"], false);
     let template = super::TemplateChoice::new(&model, Some("chatml")).expect("a template");
-    let prompts = super::Prompts::new(model.vocab().expect("a vocabulary"), template, Err(String::new()), 512);
+    let prompts = super::Prompts::new(model.vocab().expect("a vocabulary"), template, Err(String::new()), [512; 2]);
     let gap = Infill { before: "a <|fim_suffix|>".into(), behind: "b".into(), ..Infill::default() };
     let prompt = prompts.show(&GenerateSpec::new("m", Input::Infill(gap))).expect("a prompt");
     assert_eq!(prompt.text.trim_start_matches("<s>"), "<|fim_prefix|>a <|fim_suffix|><|fim_suffix|>b<|fim_middle|>");
