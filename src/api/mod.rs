@@ -98,7 +98,14 @@ fn from_value<T: serde::de::DeserializeOwned>(body: serde_json::Value) -> Result
 }
 
 fn wrong_field(path: &str, error: &serde_json::Error) -> BadRequest {
-    BadRequest(if path == "." { error.to_string() } else { format!("{path}: {error}") })
+    // It may quote a value, which may be an image.
+    const LONGEST: usize = 500;
+    let mut error = error.to_string();
+    if error.len() > LONGEST {
+        error.truncate(error.floor_char_boundary(LONGEST));
+        error.push('…');
+    }
+    BadRequest(if path == "." { error } else { format!("{path}: {error}") })
 }
 
 /// As [`from_value`], with the paths of the fields that the type does not have.

@@ -30,9 +30,10 @@ impl Image {
     /// # Errors
     /// What is wrong with it.
     pub fn from_text(text: &str) -> Result<Self, String> {
-        let data = match text.split_once(',') {
-            Some((head, data)) if head.starts_with("data:") && head.ends_with(";base64") => data,
-            _ if text.starts_with("data:") => return Err("the data: address is not in base64".into()),
+        let is_data = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+        let data = match text.split_once(',').filter(|_| is_data) {
+            Some((head, data)) if head.to_ascii_lowercase().ends_with(";base64") => data,
+            _ if is_data => return Err("the data: address is not in base64".into()),
             _ if text.contains("://") => {
                 return Err("images are not fetched from elsewhere; send it in base64, or as a data: address".into());
             }
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn base64_by_itself_and_in_addresses() {
-        for text in ["aGk=", "data:image/png;base64,aGk=", "aG\nk=\n"] {
+        for text in ["aGk=", "data:image/png;base64,aGk=", "DATA:image/png;BASE64,aGk=", "aG\nk=\n"] {
             assert_eq!(&*Image::from_text(text).expect("base64").file, b"hi", "{text}");
         }
         for (text, why) in [

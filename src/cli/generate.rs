@@ -193,9 +193,22 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
     })
 }
 
+/// Of an image's file: as many as a request may have.
+const MOST_BYTES: u64 = 32 << 20;
+
 fn images(args: &GenerateArgs) -> anyhow::Result<Vec<Image>> {
-    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
-    args.image.iter().map(|path| Ok(Image::new(read(path)?))).collect()
+    let read = |path: &PathBuf| {
+        let mut file = Vec::new();
+        let mut source = std::fs::File::open(path)?.take(MOST_BYTES + 1);
+        source.read_to_end(&mut file)?;
+        if file.len() as u64 > MOST_BYTES {
+            Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge))
+        } else {
+            Ok(file)
+        }
+    };
+    let image = |path| Ok(Image::new(read(path).with_context(|| format!("reading {}", path.display()))?));
+    args.image.iter().map(image).collect()
 }
 
 fn spec(args: &GenerateArgs, prompt: String, images: Vec<Image>) -> GenerateSpec {

@@ -118,6 +118,11 @@ fn models(config: &Config, asked: Option<&str>, named: bool) -> anyhow::Result<L
             config.asked.adapters.is_empty(),
             "--lora needs to know its model: shimmy serve --model NAME --lora PATH"
         );
+        let names_projector = config.asked.load.mmproj.as_ref().is_some_and(|set| set.value != "none");
+        anyhow::ensure!(
+            !names_projector,
+            "--mmproj needs to know its model: shimmy serve --model NAME --mmproj PATH, or `mmproj` in its section"
+        );
         return Ok(Live::start(config.clone(), named)?);
     };
     let (config, name) = config.with_model(asked);

@@ -66,6 +66,8 @@ pub struct Job {
     pub prompt: Vec<TokenId>,
     /// Of which `prompt` has rows, in their order.
     pub images: Vec<Arc<ImageRows>>,
+    /// When somebody began to wait for it, where that was earlier.
+    pub begun: Option<Instant>,
     pub sampling: SamplingParams,
     /// Strings that end the generation; they are not part of its text.
     pub stop: Vec<String>,
@@ -293,7 +295,7 @@ impl EngineHandle {
             logprobs: job.logprobs,
             events,
             ticket,
-            submitted: Instant::now(),
+            submitted: job.begun.unwrap_or_else(Instant::now),
         };
         self.send(Command::Generate(Box::new(request)))?;
         Ok(stream)

@@ -66,6 +66,11 @@ pub fn validate_projector(header: &Header) -> Result<(), GgufError> {
     if number("patch_size") > number("image_size") {
         return fail("clip.vision.patch_size is more than clip.vision.image_size".into());
     }
+    let key = "clip.vision.attention.layer_norm_epsilon";
+    match header.get(key) {
+        Some(Value::F32(epsilon)) if epsilon.is_finite() && *epsilon >= 0.0 => {}
+        found => return fail(format!("{key} is {found:?}; it must be a number from 0 on")),
+    }
     check_kind(header, &number).or_else(fail)?;
     check_tensors(header)
 }

@@ -12,6 +12,9 @@ use super::model::{Model, c_path};
 use super::vocab::Token;
 use crate::gguf;
 
+/// Side of an image that is cut for a trial, in pixels.
+const TRIED: usize = 64;
+
 /// How to load a [`Projector`].
 #[derive(Clone, Debug, Default)]
 pub struct ProjectorParams {
@@ -126,6 +129,8 @@ impl Projector {
             whole: traits.whole,
             model: model.clone(),
         }));
+        // Whether the vocabulary has what the projector puts around images.
+        projector.cut(&[0x80; 3 * TRIED * TRIED], TRIED as u32, TRIED as u32)?;
         Ok((projector, memory))
     }
 

@@ -156,7 +156,7 @@ fn see(
     n_ctx: u32,
 ) -> Result<Result<(Sight, Bytes), String>, LoadError> {
     let Some(projector) = &spec.projector else {
-        return Ok(Err("no projector (mmproj) lies beside it, and --mmproj names none".into()));
+        return Ok(Err("no projector (mmproj) that could be used lies beside it, or the settings want none".into()));
     };
     match Sight::load(backend, &projector.path, model, choice, threads, n_ctx) {
         Ok(found) => Ok(Ok(found)),
@@ -222,6 +222,7 @@ impl Runner for LocalRunner {
     fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
         self.must_write()?;
         self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
+        let begun = Instant::now();
         // Images take long, and a full queue is no news after that.
         self.engine.has_room(specs.len().saturating_mul(answers as usize))?;
         let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
@@ -234,6 +235,7 @@ impl Runner for LocalRunner {
             for (answer, prompt) in (0..answers).zip(repeat_n(tokens, answers as usize)) {
                 jobs.push(Job {
                     prompt,
+                    begun: (!images.is_empty()).then_some(begun),
                     images: images.clone(),
                     sampling: spec.sampling.params_of(answer),
                     stop: stops.clone(),

@@ -30,8 +30,11 @@ impl Prompts {
     /// The images of a conversation, cut. None is computed before all are known to fit.
     pub(super) fn cut<'a>(&'a self, messages: &'a [Message]) -> Result<Vec<(&'a Sight, Cut)>, RunnerError> {
         let (mut cuts, mut tokens) = (Vec::new(), 0);
-        for (sight, image) in self.images(messages)? {
-            let cut = sight.cut(&image.file)?;
+        for (number, (sight, image)) in self.images(messages)?.enumerate() {
+            let cut = sight.cut(&image.file).map_err(|error| match error {
+                RunnerError::BadRequest(why) => RunnerError::BadRequest(format!("image {}: {why}", number + 1)),
+                error => error,
+            })?;
             tokens += cut.len();
             if tokens >= self.context {
                 return Err(RunnerError::PromptTooLong { prompt_tokens: tokens, context_tokens: self.context });

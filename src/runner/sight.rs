@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage, RgbaImage};
 use sha2::{Digest, Sha256};
 
 use super::error::{LoadError, RunnerError};
@@ -245,33 +245,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Reads an image's file, and turns it as its camera was held.
 fn decode(file: &[u8]) -> Result<RgbImage, String> {
-    let unreadable = |error: &dyn std::fmt::Display| format!("an image cannot be read: {error}");
+    let unreadable = |error: &dyn std::fmt::Display| format!("it cannot be read: {error}");
     let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| unreadable(&error))?;
     if reader.format().is_none() {
-        return Err("an image is in no format that is read: PNG, JPEG, WebP, GIF and BMP are".into());
+        return Err("it is in no format that is read: PNG, JPEG, WebP, GIF and BMP are".into());
     }
     let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(LONGEST), Some(LONGEST), Some(DECODED));
+    limits.max_alloc = Some(DECODED);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
-        return Err("an image has no pixels".into());
+        return Err("it has no pixels".into());
     }
     let (long, short) = (width.max(height), width.min(height));
     if long / short > RATIO {
-        return Err(format!("an image of {width} times {height} pixels is too narrow: 1 to {RATIO} at most"));
+        return Err(format!("{width} times {height} pixels are too narrow: 1 to {RATIO} at most"));
     }
-    if u64::from(width) * u64::from(height) > PIXELS || decoder.total_bytes() > DECODED {
-        return Err(format!(
-            "an image of {width} times {height} pixels is too large: {} million at most",
-            PIXELS >> 20
-        ));
+    if long > LONGEST || u64::from(width) * u64::from(height) > PIXELS || decoder.total_bytes() > DECODED {
+        let most = PIXELS >> 20;
+        return Err(format!("{width} times {height} pixels are too many: {most} million at most, {LONGEST} on a side"));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(if image.color().has_alpha() { on_white(&image.into_rgba8()) } else { image.into_rgb8() })
+}
+
+/// What shows through is white, as on the pages that most such images are made for.
+fn on_white(image: &RgbaImage) -> RgbImage {
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b, alpha] = image.get_pixel(x, y).0.map(u32::from);
+        #[allow(clippy::cast_possible_truncation)] // A mean of two bytes.
+        let mix = |colour: u32| ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        Rgb([mix(r), mix(g), mix(b)])
+    })
 }
 
 #[cfg(test)]
@@ -301,9 +309,9 @@ mod tests {
 
     #[test]
     fn what_is_no_image_says_so() {
-        assert!(decode(b"hi").expect_err("no image").starts_with("an image is in no format"));
+        assert!(decode(b"hi").expect_err("no image").starts_with("it is in no format"));
         let cut = &file(ImageFormat::Png)[..40];
-        assert!(decode(cut).expect_err("cut off").starts_with("an image cannot be read: "));
+        assert!(decode(cut).expect_err("cut off").starts_with("it cannot be read: "));
     }
 
     /// A header that promises 65,000 times 65,000 pixels.
@@ -314,15 +322,26 @@ mod tests {
         let crc = crc32fast::hash(&png[12..29]).to_be_bytes();
         png[29..33].copy_from_slice(&crc);
         let why = decode(&png).expect_err("too large");
-        assert!(why.to_lowercase().contains("limit"), "{why}");
+        assert_eq!(why, "65000 times 65000 pixels are too many: 64 million at most, 16384 on a side");
         // As large as a side may be, in a file that says no more than that.
         let mut gif = file(ImageFormat::Gif);
         gif[6..10].copy_from_slice(&[0, 0x40, 0, 0x40]);
         let why = decode(&gif).expect_err("too large");
-        assert_eq!(why, "an image of 16384 times 16384 pixels is too large: 64 million at most");
+        assert_eq!(why, "16384 times 16384 pixels are too many: 64 million at most, 16384 on a side");
         let mut sliver = Cursor::new(Vec::new());
         DynamicImage::from(RgbImage::new(1, 201)).write_to(&mut sliver, ImageFormat::Png).expect("memory");
         let why = decode(&sliver.into_inner()).expect_err("too narrow");
-        assert_eq!(why, "an image of 1 times 201 pixels is too narrow: 1 to 200 at most");
+        assert_eq!(why, "1 times 201 pixels are too narrow: 1 to 200 at most");
+    }
+
+    #[test]
+    fn what_shows_through_is_white() {
+        let mut image = image::RgbaImage::new(2, 1);
+        image.put_pixel(0, 0, image::Rgba([255, 0, 0, 0]));
+        image.put_pixel(1, 0, image::Rgba([0, 0, 0, 128]));
+        let mut png = Cursor::new(Vec::new());
+        DynamicImage::from(image).write_to(&mut png, ImageFormat::Png).expect("memory");
+        let seen = decode(&png.into_inner()).expect("an image");
+        assert_eq!([seen.get_pixel(0, 0).0, seen.get_pixel(1, 0).0], [[255; 3], [127; 3]]);
     }
 }

@@ -239,6 +239,7 @@ impl Runner for StubRunner {
                 jobs.push(Job {
                     prompt: prompt.clone(),
                     images: Vec::new(),
+                    begun: None,
                     sampling: spec.sampling.params_of(answer),
                     stop: spec.stop.clone(),
                     max_tokens: spec.max_tokens,
