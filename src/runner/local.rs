@@ -85,10 +85,7 @@ impl LocalRunner {
         if let Some(draft) = &draft {
             placement.add_draft(&draft.place(memory.draft)?.held());
         }
-        let sight = sight.map(|(sight, bytes)| {
-            placement.add_projector(&bytes);
-            sight
-        });
+        let sight = sight.inspect(|(_, bytes)| placement.add_projector(bytes)).map(|(sight, _)| sight);
         log_devices(&placement);
         tracing::info!(
             model = %path.display(),
