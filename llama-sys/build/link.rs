@@ -73,6 +73,9 @@ pub fn libraries(build_dir: &Path, features: &Features) -> Result<(), String> {
 
 fn shared(build_dir: &Path) -> Result<(), String> {
     let dir = build_dir.join("bin");
+    // Nobody shares it; it calls those that follow.
+    println!("cargo::rustc-link-search=native={}", build_dir.display());
+    println!("cargo::rustc-link-lib=static:-bundle=mtmd");
     for name in SHARED {
         if !["so", "dylib"].iter().any(|ext| dir.join(format!("lib{name}.{ext}")).is_file()) {
             return Err(format!("{}: CMake built no lib{name}", dir.display()));
@@ -80,9 +83,6 @@ fn shared(build_dir: &Path) -> Result<(), String> {
         println!("cargo::rustc-link-lib=dylib={name}");
     }
     println!("cargo::rustc-link-search=native={}", dir.display());
-    // Nobody shares it.
-    println!("cargo::rustc-link-search=native={}", build_dir.display());
-    println!("cargo::rustc-link-lib=static:-bundle=mtmd");
     println!("cargo::rustc-link-lib={}", if is_macos() { "c++" } else { "stdc++" });
     // For whoever links the binary: it has to find them, and the modules beside them, when it runs.
     println!("cargo::metadata=library_dir={}", dir.display());
