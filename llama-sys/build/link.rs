@@ -84,6 +84,8 @@ fn shared(build_dir: &Path) -> Result<(), String> {
     }
     println!("cargo::rustc-link-search=native={}", dir.display());
     println!("cargo::rustc-link-lib={}", if is_macos() { "c++" } else { "stdc++" });
+    // For this crate's own tests.
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", dir.display());
     // For whoever links the binary: it has to find them, and the modules beside them, when it runs.
     println!("cargo::metadata=library_dir={}", dir.display());
     Ok(())
