@@ -60,15 +60,16 @@ struct FreeClip {
 
 using Clip = std::unique_ptr<clip_ctx, FreeClip>;
 
-// What the file holds, laid out on the device without its numbers.
+// What the file holds, laid out on the device without its numbers. Flash attention is for it to choose, as when it is loaded: without
+// it a large image takes gigabytes.
 struct Laid {
     Clip vision, audio;
 
-    Laid(const char * path, ggml_backend_dev_t device, int32_t flash_attn) {
+    Laid(const char * path, ggml_backend_dev_t device) {
         chosen                     = device;
         clip_context_params params = {};
         params.use_gpu             = device != nullptr;
-        params.flash_attn_type     = static_cast<clip_flash_attn_type>(flash_attn);
+        params.flash_attn_type     = CLIP_FLASH_ATTN_TYPE_AUTO;
         params.image_min_tokens    = -1;
         params.image_max_tokens    = -1;
         params.warmup              = true;
@@ -109,7 +110,7 @@ enum ggml_status shim_projector_compute(ggml_backend_sched_t sched, ggml_cgraph 
 
 void shim_projector_log_set(ggml_log_callback log, void * data) noexcept { mtmd_log_set(log, data); }
 
-int shim_projector_load(const char * path, const llama_model * model, ggml_backend_dev_t device, int32_t n_threads, int32_t flash_attn,
+int shim_projector_load(const char * path, const llama_model * model, ggml_backend_dev_t device, int32_t n_threads,
                         mtmd_context ** out) noexcept {
     return guarded([&] {
         const Building guard;
@@ -118,7 +119,6 @@ int shim_projector_load(const char * path, const llama_model * model, ggml_backe
         params.use_gpu             = device != nullptr;
         params.print_timings       = false;
         params.n_threads           = n_threads;
-        params.flash_attn_type     = static_cast<enum llama_flash_attn_type>(flash_attn);
         *out                       = mtmd_init_from_file(path, model, params);
         return *out != nullptr ? int(SHIM_OK) : fail(SHIM_REFUSED, "llama.cpp could not load the projector");
     });
@@ -131,11 +131,11 @@ void shim_projector_free(mtmd_context * projector) noexcept {
     });
 }
 
-int shim_projector_measure(const char * path, ggml_backend_dev_t device, int32_t flash_attn, shim_projector_memory * out, size_t capacity,
-                           size_t * count, int32_t * width) noexcept {
+int shim_projector_measure(const char * path, ggml_backend_dev_t device, shim_projector_memory * out, size_t capacity, size_t * count,
+                           int32_t * width) noexcept {
     return guarded([&] {
         const Building guard;
-        const Laid     laid(path, device, flash_attn);
+        const Laid     laid(path, device);
         std::map<ggml_backend_dev_t, size_t> bytes;
         for (const Clip * clip : { &laid.vision, &laid.audio }) {
             if (*clip) {
@@ -159,10 +159,7 @@ int shim_projector_measure(const char * path, ggml_backend_dev_t device, int32_t
     });
 }
 
-void shim_projector_ask(const mtmd_context * projector, shim_projector_traits * out) noexcept {
-    out->sees  = mtmd_support_vision(projector);
-    out->whole = mtmd_decode_use_non_causal(projector, nullptr);
-}
+bool shim_projector_is_whole(const mtmd_context * projector) noexcept { return mtmd_decode_use_non_causal(projector, nullptr); }
 
 int shim_image_read(mtmd_context * projector, const uint8_t * rgb, uint32_t nx, uint32_t ny, shim_image ** out) noexcept {
     return guarded([&] {

@@ -262,7 +262,7 @@ void shim_projector_log_set(ggml_log_callback log, void * data) SHIM_NOEXCEPT;
 /* `device` NULL is the CPU. The model must outlive the projector, and read rows as wide as it makes them: llama.cpp loses a projector
  * whole that it finds too wide. */
 int  shim_projector_load(const char * path, const struct llama_model * model, ggml_backend_dev_t device, int32_t n_threads,
-                         int32_t flash_attn, struct mtmd_context ** out) SHIM_NOEXCEPT;
+                         struct mtmd_context ** out) SHIM_NOEXCEPT;
 void shim_projector_free(struct mtmd_context * projector) SHIM_NOEXCEPT;
 
 struct shim_projector_memory {
@@ -272,15 +272,10 @@ struct shim_projector_memory {
 
 /* What loading takes, and how many floats a row of an image has. It is laid out for that, without its numbers, and takes as much for
  * a moment. SHIM_TOO_SMALL sets *count to the number needed. */
-int shim_projector_measure(const char * path, ggml_backend_dev_t device, int32_t flash_attn, struct shim_projector_memory * out,
-                           size_t capacity, size_t * count, int32_t * width) SHIM_NOEXCEPT;
-
-struct shim_projector_traits {
-    bool sees;  /* takes images, and not sound alone */
-    bool whole; /* the rows of an image see those behind them, so that it is computed in one pass */
-};
-
-void shim_projector_ask(const struct mtmd_context * projector, struct shim_projector_traits * out) SHIM_NOEXCEPT;
+int shim_projector_measure(const char * path, ggml_backend_dev_t device, struct shim_projector_memory * out, size_t capacity,
+                           size_t * count, int32_t * width) SHIM_NOEXCEPT;
+/* The rows of an image see those behind them, so that it is computed in one pass. */
+bool shim_projector_is_whole(const struct mtmd_context * projector) SHIM_NOEXCEPT;
 
 /* Resizes and cuts an image of nx * ny * 3 bytes. From any thread. */
 int    shim_image_read(struct mtmd_context * projector, const uint8_t * rgb, uint32_t nx, uint32_t ny, struct shim_image ** out) SHIM_NOEXCEPT;

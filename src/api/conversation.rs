@@ -36,9 +36,13 @@ impl Conversation {
     }
 }
 
-/// An image that stands at `at` in a request.
-pub(super) fn image(text: &str, at: &str) -> Result<Image, BadRequest> {
-    Image::from_text(text).map_err(|why| BadRequest(format!("{at}: {why}")))
+/// An image in a turn of `role`: what `field` says of a part that stands at `at` in a request.
+pub(super) fn image(role: Role, at: &str, field: &str, text: Option<&str>) -> Result<Image, BadRequest> {
+    if !matches!(role, Role::User | Role::Tool) {
+        return Err(BadRequest(format!("{at}: an image stands in a turn of the user")));
+    }
+    let text = text.ok_or_else(|| BadRequest(format!("{at}.{field} is missing")))?;
+    Image::from_text(text).map_err(|why| BadRequest(format!("{at}.{field}: {why}")))
 }
 
 /// Puts `more` on a line of its own.

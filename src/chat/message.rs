@@ -66,12 +66,9 @@ impl Message {
         }
     }
 
-    /// Adds a part of its text: on a line of its own, but behind an image.
+    /// Adds a part of its text, as [`Message::append`].
     pub fn push_text(&mut self, text: &str) {
-        if !self.content.is_empty() && !text.is_empty() && !self.ends_in_image() {
-            self.content.push('\n');
-        }
-        self.content.push_str(text);
+        self.append(text, Vec::new());
     }
 
     /// Adds an image behind its text.
@@ -79,19 +76,16 @@ impl Message {
         self.images.push(Image { at: self.content.len(), ..image });
     }
 
-    /// Adds what another message says.
+    /// Adds what another message says: on a line of its own where both meet in text.
     pub fn append(&mut self, said: &str, images: Vec<Image>) {
+        let ends_in_image = self.images.last().is_some_and(|image| image.at == self.content.len());
         let begins_with_image = images.first().is_some_and(|image| image.at == 0);
-        if !self.content.is_empty() && !said.is_empty() && !begins_with_image && !self.ends_in_image() {
+        if !self.content.is_empty() && !said.is_empty() && !ends_in_image && !begins_with_image {
             self.content.push('\n');
         }
         let before = self.content.len();
         self.content.push_str(said);
         self.images.extend(images.into_iter().map(|image| Image { at: before + image.at, ..image }));
-    }
-
-    fn ends_in_image(&self) -> bool {
-        self.images.last().is_some_and(|image| image.at == self.content.len())
     }
 }
 

@@ -13,7 +13,7 @@ const CLOSE: char = '\u{F1E01}';
 /// Stand for the images of a conversation, the first for the first.
 const IMAGES: std::ops::RangeInclusive<char> = '\u{F2000}'..='\u{F2FFF}';
 /// As many as there are marks.
-pub const MOST_IMAGES: usize = 0x1000;
+pub const MOST_IMAGES: usize = *IMAGES.end() as usize - *IMAGES.start() as usize + 1;
 
 /// Knows what control tokens look like.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ impl Shield {
             [&message.content].into_iter().chain(&message.reasoning_content).chain(names)
         };
         // Names in arguments can be escaped.
-        let has_calls = messages.iter().any(|message| !message.tool_calls.is_empty() || !message.images.is_empty());
-        if !has_calls && !messages.iter().flat_map(texts).any(|text| self.concerns(text)) {
+        let marks_all = messages.iter().any(|message| !message.tool_calls.is_empty() || !message.images.is_empty());
+        if !marks_all && !messages.iter().flat_map(texts).any(|text| self.concerns(text)) {
             return Cow::Borrowed(messages);
         }
         let mut marked = messages.to_vec();

@@ -48,12 +48,8 @@ fn show(name: &str, plan: &MemoryPlan) -> anyhow::Result<()> {
         let usage = &device.usage;
         let mut row = vec![usage.name.clone(), usage.layers.to_string()];
         row.extend(
-            [
-                usage.weights_bytes + usage.adapter_bytes + usage.draft_bytes + usage.projector_bytes,
-                usage.context_bytes,
-                usage.compute_bytes,
-            ]
-            .map(output::bytes),
+            [usage.total_bytes() - usage.context_bytes - usage.compute_bytes, usage.context_bytes, usage.compute_bytes]
+                .map(output::bytes),
         );
         row.extend([device.needed_bytes, device.free_bytes].map(output::bytes));
         row.push(if device.fits { "yes" } else { "no" }.into());

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::output;
+use crate::placement::DeviceUse;
 
 /// Shows which models a running server has loaded, where they run, and how long they stay.
 #[derive(Debug, Args)]
@@ -75,18 +77,14 @@ fn row(model: &Value) -> Vec<String> {
         None => text(&model["state"]),
     };
     let info = &model["info"];
-    let devices = info["placement"]["devices"].as_array().cloned().unwrap_or_default();
-    let bytes = |device: &Value| -> u64 {
-        let fields =
-            ["weights_bytes", "context_bytes", "compute_bytes", "adapter_bytes", "draft_bytes", "projector_bytes"];
-        fields.iter().filter_map(|field| device[field].as_u64()).sum()
-    };
+    let devices = &info["placement"]["devices"];
+    let devices = Vec::<DeviceUse>::deserialize(devices).unwrap_or_default();
     let shown = |value: &Value| if value.is_null() { "-".into() } else { text(value) };
     vec![
         text(&model["name"]),
         state,
-        output::bytes(devices.iter().map(bytes).sum()),
-        devices.iter().map(|device| text(&device["name"])).collect::<Vec<_>>().join(" "),
+        output::bytes(devices.iter().map(DeviceUse::total_bytes).sum()),
+        devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(" "),
         shown(&info["context_tokens"]),
         shown(&model["in_use"]),
         model["expires_at"].as_str().unwrap_or("its place is needed").to_owned(),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::config::{Asked, Config, Live, Origin, Set};
+use crate::config::{Asked, Config, Live, NONE, Origin, Set};
 use crate::registry::{KeepAlive, MemoryBudget};
 use crate::server::access::{Access, AccessOptions, Bound};
 use crate::server::{self, ServerConfig};
@@ -118,7 +118,7 @@ fn models(config: &Config, asked: Option<&str>, named: bool) -> anyhow::Result<L
             config.asked.adapters.is_empty(),
             "--lora needs to know its model: shimmy serve --model NAME --lora PATH"
         );
-        let names_projector = config.asked.load.mmproj.as_ref().is_some_and(|set| set.value != "none");
+        let names_projector = config.asked.load.mmproj.as_ref().is_some_and(|set| set.value != NONE);
         anyhow::ensure!(
             !names_projector,
             "--mmproj needs to know its model: shimmy serve --model NAME --mmproj PATH, or `mmproj` in its section"

@@ -7,16 +7,13 @@ use std::sync::Arc;
 use super::check::bytes;
 use super::error::Problem;
 use super::file::Model;
-use super::keys::{LoadSettings, get};
+use super::keys::{LoadSettings, NONE, get};
 use super::layers::Kept;
 use super::source::is_from;
 use super::{Config, as_file, drafts};
 use crate::library::{Capability, Facts, Found, Seen, did_you_mean, examine, name_from_path, survey, untagged};
 use crate::registry::{KeepAlive, Registry};
 use crate::runner::{GenerateDefaults, LoadSpec, ModelSource, ProjectorSpec, StubSpeed};
-
-/// The value of `mmproj` for a model that is to take no images.
-pub(super) const NO_PROJECTOR: &str = "none";
 
 /// A model that can be loaded, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,7 +97,7 @@ impl Located {
             adapters: adapters.collect(),
             aliases: model.aliases.clone(),
             found_adapters: model.adapters.clone(),
-            projector: model.projector.clone(),
+            projector: model.projector.clone().filter(|_| model.facts.can(Capability::Vision)),
             kept: kept(model),
             ..Self::at(ModelSource::Gguf { path: model.path.clone() })
         }
@@ -110,7 +107,7 @@ impl Located {
 /// What a model looks at images with: what the settings name, or what lies beside it.
 fn projector(located: &Located, asked: Option<&str>) -> Option<ProjectorSpec> {
     match asked {
-        Some(NO_PROJECTOR) => None,
+        Some(NONE) => None,
         Some(path) => Some(ProjectorSpec { path: path.into(), found: false }),
         None => located.projector.clone().map(|path| ProjectorSpec { path, found: true }),
     }
@@ -267,7 +264,7 @@ impl Config {
             defaults: defaults.over(located.kept.defaults.clone()),
         };
         let keep_alive = get(&load.keep_alive).unwrap_or_default();
-        let draft = get(&load.draft_model).filter(|wanted| wanted != drafts::NONE);
+        let draft = get(&load.draft_model).filter(|wanted| wanted != NONE);
         let Located { size_bytes, mut facts, manifest, .. } = located.clone();
         if let Some(facts) = &mut facts {
             facts.set(Capability::Vision, projector.is_some());

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::catalog::NO_PROJECTOR;
 use super::error::Problem;
 use super::file::{Model, Settings};
-use super::keys::LoadSettings;
+use super::keys::{LoadSettings, NONE};
 use super::setting::{Origin, Set};
 use super::{Catalog, drafts};
 use crate::chat::is_template_text;
@@ -142,7 +141,7 @@ fn template(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
 }
 
 fn draft(load: &LoadSettings, catalog: &Catalog, say: &mut impl FnMut(Range<usize>, String)) {
-    let Some(set) = load.draft_model.as_ref().filter(|set| set.value != drafts::NONE) else { return };
+    let Some(set) = load.draft_model.as_ref().filter(|set| set.value != NONE) else { return };
     let found = catalog.draft_file(&set.value);
     if let Err(why) = found.and_then(|path| gguf::Header::open(&path).map_err(|error| error.to_string())) {
         say(bytes(&set.origin), why);
@@ -150,7 +149,7 @@ fn draft(load: &LoadSettings, catalog: &Catalog, say: &mut impl FnMut(Range<usiz
 }
 
 fn projector(load: &LoadSettings, say: &mut impl FnMut(Range<usize>, String)) {
-    let Some(set) = load.mmproj.as_ref().filter(|set| set.value != NO_PROJECTOR) else { return };
+    let Some(set) = load.mmproj.as_ref().filter(|set| set.value != NONE) else { return };
     let header = gguf::Header::open(Path::new(&set.value));
     if let Err(error) = header.and_then(|header| gguf::validate_projector(&header)) {
         say(bytes(&set.origin), error.to_string());
@@ -168,7 +167,7 @@ pub(super) fn locate(settings: &mut Settings, dir: &Path) {
     let files = |load: &mut LoadSettings| {
         let template = load.template.as_mut().filter(|set| is_template_file(&set.value));
         let draft = load.draft_model.as_mut().filter(|set| drafts::is_path(&set.value));
-        let projector = load.mmproj.as_mut().filter(|set| set.value != NO_PROJECTOR);
+        let projector = load.mmproj.as_mut().filter(|set| set.value != NONE);
         for set in template.into_iter().chain(draft).chain(projector) {
             set.value = resolve(Path::new(&set.value), dir).to_string_lossy().into_owned();
         }

@@ -6,9 +6,6 @@ use super::Catalog;
 use crate::library::did_you_mean;
 use crate::runner::ModelSource;
 
-/// The value of `draft_model` that takes one back that was set for all models.
-pub(super) const NONE: &str = "none";
-
 /// Whether a setting is the path of a file rather than a model's name.
 pub(super) fn is_path(wanted: &str) -> bool {
     let is_gguf = Path::new(wanted).extension().is_some_and(|ext| ext.eq_ignore_ascii_case("gguf"));

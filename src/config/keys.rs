@@ -21,6 +21,9 @@ pub const CACHE_TYPES: &[(&str, CacheType)] =
 pub const FLASH_ATTENTION: &[(&str, FlashAttention)] =
     &[("auto", FlashAttention::Auto), ("on", FlashAttention::On), ("off", FlashAttention::Off)];
 
+/// The value of `draft_model` and `mmproj` that takes back what was set for all models, or found.
+pub const NONE: &str = "none";
+
 const MOST: i64 = u32::MAX as i64;
 
 settings! {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use catalog::{Catalog, Planned};
 pub use error::{ConfigError, Problem};
 pub use file::{Model, Settings, parse, print};
-pub use keys::{CACHE_TYPES, FLASH_ATTENTION, LoadSettings, ModelSettings, SamplingSettings, ServerSettings};
+pub use keys::{CACHE_TYPES, FLASH_ATTENTION, LoadSettings, ModelSettings, NONE, SamplingSettings, ServerSettings};
 pub use kinds::{Adapter, ApiKey};
 pub use layers::{Kept, is_jinja};
 pub use reload::{Changes, Live};

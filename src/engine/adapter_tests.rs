@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Endless, Pool, World, machine, prompt};
+use super::{Endless, Pool, World, image, machine, prompt};
 use crate::engine::adapters::AdapterSet;
 use crate::engine::command::Command;
+use crate::engine::forward::TokenId;
 use crate::engine::scheduler::Priority;
 use crate::engine::simulation::Simulation;
 
@@ -44,6 +45,33 @@ fn a_stream_goes_on_each_round_whoever_comes_with_other_adapters() {
         }
         for (client, before) in world.clients.iter().zip(before) {
             assert!(client.text.len() > before, "a stream stood still in round {round}");
+        }
+    }
+    world.finish_keeping();
+}
+
+/// Each set has its turn, and in it a stream one between two images.
+#[test]
+fn a_stream_goes_on_between_images_whatever_other_adapters_do() {
+    let mut world = World::new(machine(), 8, false, 0);
+    let [first, second] = [1, 2].map(|number| AdapterSet::new([(Pool::load(number).1, 1.0)]));
+    world.engine.forward = Simulation::new(Arc::new(Endless), machine());
+    for set in [&first, &second] {
+        world.arrive_with(set, vec![50, 7, 9], 400, Priority::Normal);
+    }
+    for _ in 0..6 {
+        world.step();
+    }
+    world.images = (0..6).map(|_| image(40, true, &machine())).collect();
+    let prompt: Vec<TokenId> = world.images.iter().flat_map(|image| image.tokens()).chain([3]).collect();
+    world.arrive_with(&first, prompt, 4, Priority::Normal);
+    while world.clients[2].end.is_none() {
+        let before: Vec<usize> = world.clients[..2].iter().map(|client| client.text.len()).collect();
+        for _ in 0..4 {
+            world.step();
+        }
+        for (client, before) in world.clients.iter().zip(before) {
+            assert!(client.text.len() > before, "a stream stood still for four passes");
         }
     }
     world.finish_keeping();

@@ -352,3 +352,87 @@ impl<S> Cache<S> {
         self.entries[seq as usize].holder == Holder::Running
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::forward::Row;
+    use super::super::image::{ImagePass, ImageRows};
+    use super::super::simulation::{Machine, Rule, Simulation};
+    use super::*;
+
+    struct Silent;
+
+    impl Rule for Silent {
+        fn next(&self, _: &[TokenId], _: usize, _: &AdapterSet) -> Result<TokenId, String> {
+            Ok(0)
+        }
+
+        fn piece(&self, _: TokenId) -> Option<Arc<str>> {
+            None
+        }
+    }
+
+    fn simulation(recurrent: bool) -> Simulation {
+        let machine =
+            Machine { n_cells: 99, n_ctx_seq: 99, n_batch: 99, n_seq_max: 4, recurrent, pace: Duration::ZERO };
+        Simulation::new(Arc::new(Silent), machine)
+    }
+
+    const TEXT: [TokenId; 3] = [1, 2, 3];
+
+    /// A prompt of [`TEXT`] and an image of four rows.
+    fn with_image() -> (Vec<TokenId>, ImageRows) {
+        let image = ImageRows::new(4, 4, Vec::new(), Vec::new(), false);
+        (TEXT.into_iter().chain(image.tokens()).collect(), image)
+    }
+
+    /// A cache in which a sequence runs that has computed the text and some rows of the image.
+    fn cache_with(prompt: &[TokenId], image: &ImageRows, n_rows: usize) -> (Cache<usize>, Simulation) {
+        let mut forward = simulation(false);
+        let mut cache = Cache::new(forward.shape());
+        let found = cache.find(prompt, &AdapterSet::default());
+        let place = cache.admit(&mut forward, prompt, &AdapterSet::default(), found, false).unwrap().unwrap();
+        assert_eq!(place, Admission { seq: 0, cached: 0 });
+        let row = |pos: usize| Row { token: prompt[pos], pos, seq: 0, output: false };
+        let text: Vec<Row> = (0..TEXT.len()).map(row).collect();
+        let rows: Vec<Row> = (TEXT.len()..TEXT.len() + n_rows).map(row).collect();
+        forward.decode(&text, None, &AdapterSet::default()).unwrap();
+        forward.decode(&rows, Some(ImagePass { image, rows: 0..n_rows }), &AdapterSet::default()).unwrap();
+        cache.grew(&mut forward, 0, TEXT.len() + n_rows);
+        (cache, forward)
+    }
+
+    #[test]
+    fn no_image_is_shared_in_part() {
+        let (prompt, image) = with_image();
+        let (cache, _) = cache_with(&prompt, &image, 2);
+        let text = Some(Match { seq: 0, len: TEXT.len() });
+        // Its last token is computed again, and so the whole image is.
+        assert_eq!(cache.find(&prompt, &AdapterSet::default()), Found { ready: text, coming: None });
+        let goes_on: Vec<TokenId> = prompt.iter().copied().chain([4]).collect();
+        let all = Some(Match { seq: 0, len: prompt.len() });
+        assert_eq!(cache.find(&goes_on, &AdapterSet::default()), Found { ready: text, coming: all });
+    }
+
+    #[test]
+    fn what_repeats_takes_the_same_cells_also_where_an_image_ends_it() {
+        let (prompt, image) = with_image();
+        let (mut cache, mut forward) = cache_with(&prompt, &image, 4);
+        cache.retire(&mut forward, 0, &prompt).unwrap();
+        let found = cache.find(&prompt, &AdapterSet::default());
+        let again = cache.admit(&mut forward, &prompt, &AdapterSet::default(), found, true).unwrap();
+        assert_eq!(again, Some(Admission { seq: 0, cached: TEXT.len() }));
+    }
+
+    #[test]
+    fn a_state_is_kept_in_front_of_the_image_that_ends_a_prompt() {
+        let (prompt, _) = with_image();
+        let mut forward = simulation(true);
+        let mut cache = Cache::new(forward.shape());
+        cache.admit(&mut forward, &prompt, &AdapterSet::default(), Found::default(), false).unwrap().unwrap();
+        assert_eq!(cache.next_save(0), Some(TEXT.len()));
+    }
+}

@@ -73,7 +73,7 @@ impl<F: Forward> Drafter<F> {
             for sequence in wanted.iter_mut() {
                 let Some(guess) = self.sampled(sequence.seq) else { continue };
                 sequence.guesses.push(guess);
-                if sequence.guesses.len() < sequence.most {
+                if sequence.guesses.len() < sequence.most && !self.forward.is_end(guess) {
                     self.add_rows(sequence.seq, &[guess], true);
                 }
             }

@@ -229,8 +229,7 @@ impl EngineHandle {
     pub fn submit_all(&self, jobs: Vec<Job>) -> Result<Vec<EventStream>, EngineError> {
         self.can_hold(jobs.len())?;
         jobs.iter().try_for_each(|job| self.check(job))?;
-        let tickets = Ticket::take(&self.shared, jobs.len(), self.most())
-            .ok_or(EngineError::Overloaded { running: self.parallel, waiting: self.queue })?;
+        let tickets = Ticket::take(&self.shared, jobs.len(), self.most()).ok_or_else(|| self.overloaded())?;
         jobs.into_iter().zip(tickets).map(|(job, ticket)| self.enqueue(job, ticket)).collect()
     }
 
@@ -248,8 +247,12 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Overloaded`].
     pub fn has_room(&self, asked: usize) -> Result<(), EngineError> {
-        let has = self.requests().saturating_add(asked) <= self.most();
-        if has { Ok(()) } else { Err(EngineError::Overloaded { running: self.parallel, waiting: self.queue }) }
+        let all = self.requests().saturating_add(asked);
+        if all <= self.most() { Ok(()) } else { Err(self.overloaded()) }
+    }
+
+    fn overloaded(&self) -> EngineError {
+        EngineError::Overloaded { running: self.parallel, waiting: self.queue }
     }
 
     /// Requests that wait or run.

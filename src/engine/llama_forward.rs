@@ -181,11 +181,6 @@ impl LlamaForward {
             whole: image.whole,
         })
     }
-
-    /// Where a sequence's first `len` tokens end, as llama.cpp counts.
-    fn end(&self, seq: u32, len: usize) -> Result<Pos, String> {
-        Pos::new(self.positions.get(seq as usize).map_or(len, |positions| positions.at(len))).map_err(text)
-    }
 }
 
 fn token(id: TokenId) -> Result<Token, LlamaError> {
@@ -325,35 +320,35 @@ impl Forward for LlamaForward {
         if window == 0 {
             return true;
         }
-        let len = self.positions.get(seq as usize).map_or(len, |positions| positions.at(len));
-        let Ok(seq) = self.seq(seq) else { return false };
-        match self.context.kv().seq_range(seq) {
-            Ok(Some((first, _))) => first == 0 || first + window <= len,
+        let Ok(id) = self.seq(seq) else { return false };
+        let end = self.positions[seq as usize].at(len);
+        match self.context.kv().seq_range(id) {
+            Ok(Some((first, _))) => first == 0 || first + window <= end,
             _ => false,
         }
     }
 
     fn fork(&mut self, from: u32, to: u32, len: usize) -> Result<(), String> {
-        if self.positions[from as usize].is_inside(len) {
+        let (source, target) = (self.seq(from)?, self.seq(to)?);
+        let mut positions = self.positions[from as usize].clone();
+        if positions.is_inside(len) {
             return Err(format!("{len} tokens end in an image"));
         }
-        let end = self.end(from, len)?;
-        let kept = self.positions[from as usize].up_to(len);
-        let (from, target) = (self.seq(from)?, self.seq(to)?);
-        self.context.kv().seq_cp(from, target, end).map_err(text)?;
-        self.positions[to as usize] = kept;
+        self.context.kv().seq_cp(source, target, Pos::new(positions.at(len)).map_err(text)?).map_err(text)?;
+        positions.truncate(len);
+        self.positions[to as usize] = positions;
         Ok(())
     }
 
     fn truncate(&mut self, seq: u32, len: usize) -> Result<bool, String> {
-        let index = seq as usize;
-        if len > 0 && (self.positions[index].is_inside(len) || !self.is_whole(seq, len)) {
+        let id = self.seq(seq)?;
+        if len > 0 && (self.positions[seq as usize].is_inside(len) || !self.is_whole(seq, len)) {
             return Ok(false);
         }
-        let (seq, from) = (self.seq(seq)?, self.end(seq, len)?);
-        match self.context.kv().seq_rm(seq, from) {
+        let positions = &mut self.positions[seq as usize];
+        match self.context.kv().seq_rm(id, Pos::new(positions.at(len)).map_err(text)?) {
             Ok(()) => {
-                self.positions[index] = self.positions[index].up_to(len);
+                positions.truncate(len);
                 Ok(true)
             }
             Err(LlamaError::PartialRemove { .. }) => Ok(false),

@@ -7,9 +7,10 @@ use super::adapters::Turn;
 use super::error::EngineError;
 use super::event::FinishReason;
 use super::forward::{Forward, ForwardError, Row};
-use super::image::{ImagePass, is_image};
+use super::image::ImagePass;
 use super::meter::Meter;
 use super::run::Engine;
+use super::scheduler::Plan;
 use super::sequence::{Sequence, Step};
 
 impl<F: Forward> Engine<F> {
@@ -17,12 +18,10 @@ impl<F: Forward> Engine<F> {
     pub(super) fn pass(&mut self) {
         self.fill_rows();
         self.begin_pass();
-        let share = self.plan.shares[0];
-        let first = &self.running[share.index];
-        let image =
-            first.images.at(first.computed).map(|(image, row)| ImagePass { image, rows: row..row + share.tokens });
         let start = Instant::now();
-        let result = self.forward.decode(&self.rows, image, &first.adapters);
+        let adapters = &self.running[self.plan.shares[0].index].adapters;
+        let image = image_of(&self.plan, &self.running);
+        let result = self.forward.decode(&self.rows, image, adapters);
         let took = self.forward.pass_time().unwrap_or_else(|| start.elapsed());
         self.end_pass();
         tracing::trace!(rows = self.rows.len(), sequences = self.plan.shares.len(), took_us = took.as_micros(), "pass");
@@ -54,11 +53,11 @@ impl<F: Forward> Engine<F> {
     fn fill_rows(&mut self) {
         self.steps += 1;
         self.rows.clear();
+        let turn = Turn { pass: self.steps, image: image_of(&self.plan, &self.running).is_some() };
         for share in &self.plan.shares {
             let (sequence, lane) = (&mut self.running[share.index], &mut self.lanes[share.index]);
             sequence.served = self.steps;
-            let image = sequence.images.at(sequence.computed).is_some();
-            self.cache.passed(sequence.seq, Turn { pass: self.steps, image });
+            self.cache.passed(sequence.seq, turn);
             let own = share.tokens.min(sequence.pending());
             lane.guesses.truncate(share.tokens - own);
             let caught_up = own == sequence.pending();
@@ -104,6 +103,7 @@ impl<F: Forward> Engine<F> {
 
     fn passed(&mut self, took: Duration) {
         let (mut decoded, mut prefilled) = (0, 0);
+        let image = image_of(&self.plan, &self.running).is_some();
         for share in &self.plan.shares {
             let sequence = &mut self.running[share.index];
             sequence.computed += share.tokens;
@@ -120,7 +120,7 @@ impl<F: Forward> Engine<F> {
             self.prompts_turn = self.steps;
         }
         // A pass of an image says nothing of one of tokens: llama.cpp may have made its graph anew for it.
-        if !self.rows.first().is_some_and(|row| is_image(row.token)) {
+        if !image {
             self.pace.measured(decoded, prefilled, took);
             self.costs.learn(decoded + prefilled, took);
         }
@@ -214,6 +214,14 @@ impl<F: Forward> Engine<F> {
             }
         }
     }
+}
+
+/// The rows of an image that a pass is for, before it.
+fn image_of<'a>(plan: &Plan, running: &'a [Sequence]) -> Option<ImagePass<'a>> {
+    let share = plan.shares.first()?;
+    let sequence = &running[share.index];
+    let (image, row) = sequence.images.at(sequence.computed)?;
+    Some(ImagePass { image, rows: row..row + share.tokens })
 }
 
 fn note_times(meter: &Meter, sequence: &mut Sequence, now: Instant, pushed: usize) {

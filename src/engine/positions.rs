@@ -2,10 +2,10 @@
 //! takes up as many positions as it is wide or high, all of its rows at once.
 
 /// The images of one sequence that take up other than one position a row.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Positions(Vec<Image>);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Image {
     /// Number of its first row.
     begin: usize,
@@ -17,7 +17,7 @@ impl Positions {
     /// The image that begins at `begin`, behind all others.
     pub fn add(&mut self, begin: usize, rows: usize, positions: usize) {
         // One that was begun before and not ended is computed anew.
-        self.0.retain(|image| image.begin + image.rows <= begin);
+        self.truncate(begin);
         self.0.push(Image { begin, rows, positions });
     }
 
@@ -38,9 +38,9 @@ impl Positions {
         self.0.iter().any(|image| image.begin < len && len < image.begin + image.rows)
     }
 
-    /// Of the first `len` tokens.
-    pub fn up_to(&self, len: usize) -> Self {
-        Self(self.0.iter().filter(|image| image.begin + image.rows <= len).copied().collect())
+    /// Forgets what is not wholly among the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.retain(|image| image.begin + image.rows <= len);
     }
 }
 
@@ -56,10 +56,12 @@ mod tests {
         positions.add(17, 6, 3);
         assert_eq!([0, 3, 4, 14, 15, 16, 17, 22, 23, 30].map(|at| positions.at(at)), [0, 3, 3, 3, 7, 8, 9, 9, 12, 19]);
         assert_eq!([3, 4, 15, 17, 18, 23].map(|at| positions.is_inside(at)), [false, true, false, false, true, false]);
-        assert_eq!(positions.up_to(22).at(30), 22, "the second image is not whole");
-        assert_eq!(positions.up_to(23), positions);
+        positions.truncate(23);
+        assert_eq!(positions.at(30), 19);
         // A pass that was stopped begins again.
         positions.add(17, 6, 3);
         assert_eq!(positions.at(23), 12);
+        positions.truncate(22);
+        assert_eq!(positions.at(30), 22, "the second image was not whole");
     }
 }

@@ -36,14 +36,8 @@ impl View {
             Work::Prefill { left, cut } => left.min(cut),
             Work::Decode { guesses } => guesses,
             // It has a pass of its own, which may be as large as others beside those that decode.
-            Work::Image { rows, whole } => {
-                if whole {
-                    0
-                } else {
-                    rows
-                }
-            }
-            Work::Rest => 0,
+            Work::Image { rows, whole: false } => rows,
+            Work::Image { whole: true, .. } | Work::Rest => 0,
         }
     }
 
@@ -61,7 +55,7 @@ impl View {
 pub struct Limits {
     /// Tokens in the pass.
     pub n_batch: usize,
-    /// Rows of an image in a pass.
+    /// Rows of an image in a pass. One that is read as a whole has no more.
     pub n_image: usize,
     /// Rows that may ask for logits.
     pub n_outputs: usize,
@@ -196,14 +190,12 @@ pub fn plan(views: &[View], limits: Limits, plan: &mut Plan) {
 /// Rows of an image, where it is the most urgent of the prompts, or all there is to do.
 fn image(views: &[View], limits: Limits, set: Option<u32>) -> Option<Share> {
     let of_set = || views.iter().enumerate().filter(|(_, view)| Some(view.set) == set);
-    let decoding = of_set().any(|(_, view)| view.decodes() && view.after_image);
-    let urgency = |(index, view): &(usize, &View)| (view.deadline, *index);
     // Those that decode go on beside other prompts, and not beside an image.
-    let (index, view) = if decoding {
+    if of_set().any(|(_, view)| view.decodes() && view.after_image) {
         return None;
-    } else {
-        of_set().filter(|(_, view)| view.waits()).min_by_key(urgency)?
-    };
+    }
+    let (index, view) =
+        of_set().filter(|(_, view)| view.waits()).min_by_key(|(index, view)| (view.deadline, *index))?;
     let Work::Image { rows, whole } = view.work else { return None };
     let streams = views.iter().any(View::decodes);
     let most = if streams { limits.prefill.clamp(1, limits.n_image) } else { limits.n_image };
@@ -216,13 +208,7 @@ fn plan_exclusive(views: &[View], limits: Limits, plan: &mut Plan) {
     let tokens = match views[index].work {
         Work::Decode { .. } => 1,
         Work::Prefill { left, cut } => left.min(cut).min(limits.n_batch),
-        Work::Image { rows, whole } => {
-            if whole {
-                rows
-            } else {
-                rows.min(limits.n_image)
-            }
-        }
+        Work::Image { rows, .. } => rows.min(limits.n_image),
         Work::Rest => 0,
     };
     plan.shares.push(Share { index, tokens });

@@ -29,6 +29,8 @@ const COUNTED: [&str; 9] = ["mlp", "ldp", "ldpv2", "cogvlm", "adapter", "gemma3"
 const WINDOWED: [&str; 2] = ["qwen2.5vl_merger", "youtuvl"];
 /// Side of a window where the file has none.
 const WINDOW: u64 = 112;
+/// Patches that such kinds read as one, on each side, where the file has none.
+const MERGED: u64 = 2;
 /// More than any projector has.
 const MOST: u64 = 1 << 16;
 const MAX_LAYERS: u64 = 512;
@@ -62,8 +64,7 @@ pub fn validate_projector(header: &Header) -> Result<(), GgufError> {
             }
         }
     }
-    let number = |name: &str| header.get(&format!("clip.vision.{name}")).and_then(Value::as_u64).unwrap_or(1);
-    if number("patch_size") > number("image_size") {
+    if number(header, "patch_size", 1) > number(header, "image_size", 1) {
         return fail("clip.vision.patch_size is more than clip.vision.image_size".into());
     }
     let key = "clip.vision.attention.layer_norm_epsilon";
@@ -71,12 +72,16 @@ pub fn validate_projector(header: &Header) -> Result<(), GgufError> {
         Some(Value::F32(epsilon)) if epsilon.is_finite() && *epsilon >= 0.0 => {}
         found => return fail(format!("{key} is {found:?}; it must be a number from 0 on")),
     }
-    check_kind(header, &number).or_else(fail)?;
+    check_kind(header).or_else(fail)?;
     check_tensors(header)
 }
 
+fn number(header: &Header, name: &str, otherwise: u64) -> u64 {
+    header.get(&format!("clip.vision.{name}")).and_then(Value::as_u64).unwrap_or(otherwise)
+}
+
 /// What llama.cpp reads without a look.
-fn check_kind(header: &Header, number: &impl Fn(&str) -> u64) -> Result<(), String> {
+fn check_kind(header: &Header) -> Result<(), String> {
     let kind = header.text("clip.projector_type").or_else(|| header.text("clip.vision.projector_type"));
     let kind = kind.unwrap_or_default();
     let has = |name: &str| header.tensor(name).is_some();
@@ -88,15 +93,15 @@ fn check_kind(header: &Header, number: &impl Fn(&str) -> u64) -> Result<(), Stri
     if let Some(missing) = missing {
         return Err(format!("{missing} is missing, which projectors of the kind {kind} have"));
     }
-    let side = number("image_size") / number("patch_size");
+    let patch = number(header, "patch_size", 1);
+    let side = number(header, "image_size", 1) / patch;
     let patches = side * side + u64::from(has("v.class_embd"));
     let table = header.tensor("v.position_embd.weight").and_then(|table| table.dims.get(1).copied());
     if let Some(rows) = table.filter(|rows| COUNTED.contains(&kind) && *rows < patches) {
         return Err(format!("v.position_embd.weight has {rows} rows, and an image {patches} patches"));
     }
-    let given =
-        |name: &str, otherwise| header.get(&format!("clip.vision.{name}")).and_then(Value::as_u64).unwrap_or(otherwise);
-    let (window, merged) = (given("window_size", WINDOW), number("patch_size") * given("spatial_merge_size", 2));
+    let (window, merged) =
+        (number(header, "window_size", WINDOW), patch * number(header, "spatial_merge_size", MERGED));
     if WINDOWED.contains(&kind) && window < merged {
         return Err(format!("windows of {window} pixels hold no patches of {merged}"));
     }

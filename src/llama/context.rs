@@ -21,16 +21,6 @@ pub enum FlashAttention {
     Off,
 }
 
-impl FlashAttention {
-    pub(super) fn raw(self) -> i32 {
-        match self {
-            Self::Auto => llama_sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-            Self::On => llama_sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
-            Self::Off => llama_sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        }
-    }
-}
-
 /// Number format of the KV cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvType {
@@ -174,7 +164,11 @@ impl Context {
             n_outputs_max,
             n_threads: i32::try_from(params.n_threads.max(1)).unwrap_or(1),
             n_threads_batch: i32::try_from(params.n_threads_batch.max(1)).unwrap_or(1),
-            flash_attn: params.flash_attention.raw(),
+            flash_attn: match params.flash_attention {
+                FlashAttention::Auto => llama_sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+                FlashAttention::On => llama_sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+                FlashAttention::Off => llama_sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            },
             type_k: params.kv_type_k.raw(),
             type_v: params.kv_type_v.raw(),
             embeddings: params.embeddings,

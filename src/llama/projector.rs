@@ -5,7 +5,6 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::callback;
-use super::context::FlashAttention;
 use super::device::{Device, text};
 use super::error::{LlamaError, check, failure};
 use super::model::{Model, c_path};
@@ -21,7 +20,6 @@ pub struct ProjectorParams {
     /// `None` is the CPU.
     pub device: Option<Device>,
     pub threads: u32,
-    pub flash_attention: FlashAttention,
 }
 
 /// A projector, for one model, which it holds.
@@ -34,7 +32,6 @@ struct Inner {
     path: PathBuf,
     /// One thread computes at a time.
     computing: Mutex<()>,
-    whole: bool,
     model: Model,
 }
 
@@ -56,6 +53,17 @@ pub enum ImagePart {
     /// What the model expects around images.
     Tokens(Vec<Token>),
     Rows(ImageRows),
+}
+
+impl ImagePart {
+    /// Tokens that it takes up.
+    #[must_use]
+    pub fn n_tokens(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Rows(rows) => rows.n,
+        }
+    }
 }
 
 /// A stretch of rows, each of which the model reads as it reads a token.
@@ -114,21 +122,12 @@ impl Projector {
                 model.raw(),
                 params.handle(),
                 i32::try_from(params.threads.max(1)).unwrap_or(1),
-                params.flash_attention.raw(),
                 &raw mut raw,
             )
         });
         let raw = NonNull::new(raw).ok_or_else(|| failure("loading the projector", status, log))?;
-        let mut traits = llama_sys::shim_projector_traits::default();
-        // SAFETY: getters on a live projector.
-        unsafe { llama_sys::shim_projector_ask(raw.as_ptr(), &raw mut traits) };
-        let projector = Self(Arc::new(Inner {
-            raw,
-            path: path.to_owned(),
-            computing: Mutex::new(()),
-            whole: traits.whole,
-            model: model.clone(),
-        }));
+        let projector =
+            Self(Arc::new(Inner { raw, path: path.to_owned(), computing: Mutex::new(()), model: model.clone() }));
         // Whether the vocabulary has what the projector puts around images.
         projector.cut(&[0x80; 3 * TRIED * TRIED], TRIED as u32, TRIED as u32)?;
         Ok((projector, memory))
@@ -150,7 +149,8 @@ impl Projector {
     /// Whether the rows of an image see those behind them, so that it must be computed in one pass.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.0.whole
+        // SAFETY: a getter on a live projector.
+        unsafe { llama_sys::shim_projector_is_whole(self.0.raw.as_ptr()) }
     }
 
     /// Resizes an image as the model was trained to see it, and cuts it where it is large. `rgb` has three bytes for each of
@@ -188,7 +188,6 @@ fn measure(path: &Path, params: &ProjectorParams) -> Result<(Vec<(String, u64)>,
         llama_sys::shim_projector_measure(
             c_path.as_ptr(),
             params.handle(),
-            params.flash_attention.raw(),
             found.as_mut_ptr(),
             found.len(),
             &raw mut count,

@@ -92,7 +92,7 @@ impl Prompts {
                 plain(infill::tokens(spec, gap, self.marks(), begin, self.context, &tokenise)?)
             }
             Input::Messages(messages) => {
-                let looks = self.look(messages)?;
+                let looks = self.look(messages, Sight::compute)?;
                 let Text { prompt, mut stops, parser, constraint, shown } = self.conversation(messages, spec)?;
                 if !spec.chat.must_call() {
                     // The arguments of a call are no text that could be cut off.
@@ -111,8 +111,7 @@ impl Prompts {
             let text = String::from_utf8_lossy(&self.pieces(&tokens)?.concat()).into_owned();
             return Ok(Prompt { text, tokens });
         };
-        let looks = self.cut(messages)?.into_iter().map(|(sight, cut)| sight.outline(cut));
-        let looks = looks.collect::<Result<Vec<_>, _>>()?;
+        let looks = self.look(messages, Sight::outline)?;
         let prompt = self.conversation(messages, spec)?.prompt;
         let (tokens, _) = self.put_together(&prompt, &looks)?;
         let text = |part| match part {

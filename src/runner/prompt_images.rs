@@ -10,58 +10,50 @@ use crate::chat::{Image, MOST_IMAGES, Message, Part};
 use crate::engine::{EngineError, ImageRows, TokenId};
 
 impl Prompts {
-    /// The images of a conversation, and what looks at them.
-    pub(super) fn images<'a>(
-        &'a self,
-        messages: &'a [Message],
-    ) -> Result<impl Iterator<Item = (&'a Sight, &'a Image)>, RunnerError> {
-        let n: usize = messages.iter().map(|message| message.images.len()).sum();
-        let sight = match &self.sight {
-            Err(why) if n > 0 => return Err(sees_nothing(why)),
-            sight => sight.as_ref().ok(),
-        };
-        if n > MOST_IMAGES {
+    /// What stands for each image of a conversation, by `how`: [`Sight::compute`] or [`Sight::outline`]. None is computed before all
+    /// are known to fit.
+    pub(super) fn look(
+        &self,
+        messages: &[Message],
+        how: impl Fn(&Sight, Cut) -> Result<Arc<[Seen]>, RunnerError>,
+    ) -> Result<Vec<Arc<[Seen]>>, RunnerError> {
+        let images: Vec<&Image> = messages.iter().flat_map(|message| &message.images).collect();
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sight = self.sight.as_ref().map_err(|why| sees_nothing(why))?;
+        if images.len() > MOST_IMAGES {
+            let n = images.len();
             return Err(RunnerError::BadRequest(format!("there are {n} images; at most {MOST_IMAGES} are taken")));
         }
-        let images = messages.iter().flat_map(|message| &message.images);
-        Ok(images.filter_map(move |image| Some((sight?, image))))
-    }
-
-    /// The images of a conversation, cut. None is computed before all are known to fit.
-    pub(super) fn cut<'a>(&'a self, messages: &'a [Message]) -> Result<Vec<(&'a Sight, Cut)>, RunnerError> {
         let (mut cuts, mut tokens) = (Vec::new(), 0);
-        for (number, (sight, image)) in self.images(messages)?.enumerate() {
+        for (number, image) in images.into_iter().enumerate() {
             let cut = sight.cut(&image.file).map_err(|error| match error {
                 RunnerError::BadRequest(why) => RunnerError::BadRequest(format!("image {}: {why}", number + 1)),
                 error => error,
             })?;
-            tokens += cut.len();
+            tokens += cut.n_tokens();
             if tokens >= self.context {
                 return Err(RunnerError::PromptTooLong { prompt_tokens: tokens, context_tokens: self.context });
             }
             if sight.is_whole() && cut.longest() > self.pass {
                 return Err(EngineError::ImageTooLarge { rows: cut.longest(), most: self.pass }.into());
             }
-            cuts.push((sight, cut));
+            cuts.push(cut);
         }
-        Ok(cuts)
-    }
-
-    /// What stands for each image of a conversation.
-    pub(super) fn look(&self, messages: &[Message]) -> Result<Vec<Arc<[Seen]>>, RunnerError> {
-        self.cut(messages)?.into_iter().map(|(sight, cut)| sight.compute(cut)).collect()
+        cuts.into_iter().map(|cut| how(sight, cut)).collect()
     }
 
     /// A rendered prompt without images as tokens.
     pub(super) fn tokenize_parts(&self, prompt: &str) -> Result<Vec<TokenId>, RunnerError> {
-        self.put_together::<Vec<Seen>>(prompt, &[]).map(|(tokens, _)| tokens)
+        self.put_together(prompt, &[]).map(|(tokens, _)| tokens)
     }
 
     /// A rendered prompt as tokens, with images where it has their marks. The template leaves BOS to the tokeniser.
-    pub(super) fn put_together<S: AsRef<[Seen]>>(
+    pub(super) fn put_together(
         &self,
         prompt: &str,
-        looks: &[S],
+        looks: &[Arc<[Seen]>],
     ) -> Result<(Vec<TokenId>, Vec<Arc<ImageRows>>), RunnerError> {
         let mut tokens = self.begun(Vec::new());
         let (mut images, mut shown) = (Vec::new(), vec![false; looks.len()]);
@@ -81,7 +73,7 @@ impl Prompts {
                 Part::Image(number) => {
                     let Some(seen) = looks.get(number) else { continue };
                     shown[number] = true;
-                    for part in seen.as_ref() {
+                    for part in seen.iter() {
                         match part {
                             Seen::Tokens(around) => tokens.extend(around),
                             Seen::Rows(rows) => {

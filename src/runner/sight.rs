@@ -13,7 +13,7 @@ use super::error::{LoadError, RunnerError};
 use super::local::load_error;
 use super::offload;
 use crate::engine::{ImageRows, TokenId};
-use crate::llama::{self, Backend, CutImage, ImagePart, LlamaError, Model, Projector, ProjectorParams};
+use crate::llama::{Backend, CutImage, ImagePart, LlamaError, Model, Projector, ProjectorParams};
 use crate::placement::{Bytes, Choice};
 
 /// Longest side that is decoded, in pixels.
@@ -41,11 +41,33 @@ pub(super) enum Seen {
 #[derive(Debug)]
 pub(super) struct Sight {
     projector: Projector,
-    /// The latest last.
-    kept: Mutex<Vec<(Digested, Arc<[Seen]>)>>,
-    most_kept: usize,
+    kept: Mutex<Kept>,
     /// One image at a time: whoever sends the same one meanwhile finds it.
     looking: Mutex<()>,
+}
+
+/// What was seen, the latest last, of at most `most` bytes.
+#[derive(Debug)]
+struct Kept {
+    seen: Vec<(Digested, Arc<[Seen]>)>,
+    most: usize,
+}
+
+impl Kept {
+    fn find(&mut self, digest: &Digested) -> Option<Arc<[Seen]>> {
+        let at = self.seen.iter().position(|(known, _)| known == digest)?;
+        self.seen[at..].rotate_left(1);
+        self.seen.last().map(|(_, seen)| Arc::clone(seen))
+    }
+
+    fn add(&mut self, digest: Digested, seen: Arc<[Seen]>) {
+        self.seen.push((digest, seen));
+        let bytes = |seen: &[Seen]| seen.iter().map(Seen::bytes).sum::<usize>();
+        let mut held: usize = self.seen.iter().map(|(_, seen)| bytes(seen)).sum();
+        while held > self.most {
+            held -= bytes(&self.seen.remove(0).1);
+        }
+    }
 }
 
 /// An image that is cut, so that it is known how long it is.
@@ -57,43 +79,33 @@ pub(super) enum Cut {
 
 impl Cut {
     /// Tokens that it takes up.
-    pub fn len(&self) -> usize {
+    pub fn n_tokens(&self) -> usize {
         match self {
-            Self::Known(seen) => seen.iter().map(Seen::len).sum(),
-            Self::New { image, .. } => image
-                .parts()
-                .iter()
-                .map(|part| match part {
-                    ImagePart::Tokens(tokens) => tokens.len(),
-                    ImagePart::Rows(rows) => rows.n,
-                })
-                .sum(),
+            Self::Known(seen) => seen.iter().map(Seen::n_tokens).sum(),
+            Self::New { image, .. } => image.parts().iter().map(ImagePart::n_tokens).sum(),
         }
     }
 
-    /// Rows that must be computed at once.
+    /// Rows of its longest stretch. None where it was computed before.
     pub fn longest(&self) -> usize {
-        let rows = |rows: &llama::ImageRows| rows.n;
-        match self {
-            Self::Known(_) => 0,
-            Self::New { image, .. } => image
-                .parts()
-                .iter()
-                .map(|part| match part {
-                    ImagePart::Tokens(_) => 0,
-                    ImagePart::Rows(found) => rows(found),
-                })
-                .max()
-                .unwrap_or(0),
-        }
+        let Self::New { image, .. } = self else { return 0 };
+        let rows = image.parts().iter().filter(|part| matches!(part, ImagePart::Rows(_)));
+        rows.map(ImagePart::n_tokens).max().unwrap_or(0)
     }
 }
 
 impl Seen {
-    fn len(&self) -> usize {
+    fn n_tokens(&self) -> usize {
         match self {
             Self::Tokens(tokens) => tokens.len(),
             Self::Rows(rows) => rows.n,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => size_of_val(tokens.as_slice()),
+            Self::Rows(rows) => size_of_val(rows.vectors.as_slice()),
         }
     }
 }
@@ -114,8 +126,8 @@ impl Sight {
         let params = params(backend, choice, threads).map_err(load_error)?;
         let (projector, memory) = Projector::load(model, path, &params).map_err(|error| refused(path, error))?;
         let context = (n_ctx as usize).saturating_mul(model.n_embd_inp()).saturating_mul(size_of::<f32>());
-        let most_kept = context.clamp(*KEPT.start(), *KEPT.end());
-        let sight = Self { projector, kept: Mutex::default(), most_kept, looking: Mutex::default() };
+        let kept = Kept { seen: Vec::new(), most: context.clamp(*KEPT.start(), *KEPT.end()) };
+        let sight = Self { projector, kept: Mutex::new(kept), looking: Mutex::default() };
         Ok((sight, memory.into_iter().collect()))
     }
 
@@ -146,7 +158,7 @@ impl Sight {
     /// What is wrong with it.
     pub fn cut(&self, file: &[u8]) -> Result<Cut, RunnerError> {
         let digest: Digested = Sha256::digest(file).into();
-        if let Some(known) = self.known(&digest) {
+        if let Some(known) = lock(&self.kept).find(&digest) {
             return Ok(Cut::Known(known));
         }
         let _looking = lock(&self.looking);
@@ -169,15 +181,11 @@ impl Sight {
             Cut::New { digest, image } => (digest, image),
         };
         let _looking = lock(&self.looking);
-        if let Some(known) = self.known(&digest) {
+        if let Some(known) = lock(&self.kept).find(&digest) {
             return Ok(known);
         }
         let seen: Arc<[Seen]> = self.see(&image, true)?.into();
-        let mut kept = lock(&self.kept);
-        kept.push((digest, Arc::clone(&seen)));
-        while kept.iter().map(|(_, seen)| bytes(seen)).sum::<usize>() > self.most_kept {
-            kept.remove(0);
-        }
+        lock(&self.kept).add(digest, Arc::clone(&seen));
         Ok(seen)
     }
 
@@ -190,15 +198,6 @@ impl Sight {
             Cut::Known(seen) => Ok(seen),
             Cut::New { image, .. } => Ok(self.see(&image, false)?.into()),
         }
-    }
-
-    fn known(&self, digest: &Digested) -> Option<Arc<[Seen]>> {
-        let mut kept = lock(&self.kept);
-        let at = kept.iter().position(|(known, _)| known == digest)?;
-        let entry = kept.remove(at);
-        let seen = Arc::clone(&entry.1);
-        kept.push(entry);
-        Some(seen)
     }
 
     fn see(&self, image: &CutImage, compute: bool) -> Result<Vec<Seen>, RunnerError> {
@@ -215,22 +214,9 @@ impl Sight {
     }
 }
 
-fn bytes(seen: &[Seen]) -> usize {
-    let part = |part: &Seen| match part {
-        Seen::Tokens(tokens) => size_of_val(tokens.as_slice()),
-        Seen::Rows(rows) => size_of_val(rows.vectors.as_slice()),
-    };
-    seen.iter().map(part).sum()
-}
-
 /// The first device of the model, or the CPU where it has none.
 fn params(backend: Backend, choice: &Choice, threads: u32) -> Result<ProjectorParams, LlamaError> {
-    Ok(ProjectorParams {
-        device: offload::devices(backend, choice)?.into_iter().next(),
-        threads,
-        // Without it a large image takes gigabytes; what was asked for is for the model's own attention.
-        flash_attention: llama::FlashAttention::Auto,
-    })
+    Ok(ProjectorParams { device: offload::devices(backend, choice)?.into_iter().next(), threads })
 }
 
 fn refused(path: &Path, error: LlamaError) -> LoadError {
@@ -285,10 +271,12 @@ fn on_white(image: &RgbaImage) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+    use std::sync::Arc;
 
     use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 
-    use super::decode;
+    use super::{Kept, Seen, decode};
+    use crate::engine::ImageRows;
 
     fn file(format: ImageFormat) -> Vec<u8> {
         let mut image = RgbImage::new(3, 2);
@@ -305,6 +293,27 @@ mod tests {
             assert_eq!((image.dimensions(), image.get_pixel(2, 1).0), ((3, 2), [255, 0, 0]), "{format:?}");
         }
         assert_eq!(decode(&file(ImageFormat::Jpeg)).expect("an image").dimensions(), (3, 2));
+    }
+
+    #[test]
+    fn an_image_is_turned_as_its_camera_was_held() {
+        let mut jpeg = file(ImageFormat::Jpeg);
+        // EXIF's block of one entry: the camera lay on its side.
+        let entry = [0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0];
+        let exif = [&b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0"[..], &entry, &[0; 4]].concat();
+        jpeg.splice(2..2, exif);
+        assert_eq!(decode(&jpeg).expect("an image").dimensions(), (2, 3));
+    }
+
+    #[test]
+    fn what_was_seen_longest_ago_goes_first() {
+        let seen = || Arc::from([Seen::Rows(Arc::new(ImageRows::new(1, 1, Vec::new(), vec![0.0; 25], false)))]);
+        let mut kept = Kept { seen: Vec::new(), most: 250 };
+        kept.add([1; 32], seen());
+        kept.add([2; 32], seen());
+        assert!(kept.find(&[1; 32]).is_some());
+        kept.add([3; 32], seen());
+        assert_eq!([1, 2, 3].map(|image| kept.find(&[image; 32]).is_some()), [true, false, true]);
     }
 
     #[test]

@@ -105,3 +105,51 @@ async fn read(request: Request, most: usize) -> Result<Vec<u8>, ApiError> {
     }
     if seen > most { Err(too_large()) } else { Ok(read) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::{Body, Bytes};
+    use axum::extract::Request;
+    use axum::http::header::{CONTENT_LENGTH, EXPECT};
+
+    use super::read;
+    use crate::api::ErrorKind;
+
+    const MOST: usize = 1000;
+
+    /// A body that comes in tenths of what is taken, and how many of them were read.
+    fn body(tenths: usize) -> (Body, Arc<AtomicUsize>) {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let chunks = (0..tenths).map(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Bytes::from_static(&[b' '; MOST / 10]))
+        });
+        (Body::from_stream(futures_util::stream::iter(chunks)), read)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_too_much_sends_it_to_its_end_and_not_for_ever() {
+        for (tenths, expected) in [(0, 0), (10, 10), (11, 11), (20, 20), (500, 21)] {
+            let (body, seen) = body(tenths);
+            let result = read(Request::new(body), MOST).await;
+            assert_eq!(seen.load(Ordering::Relaxed), expected, "of {tenths}");
+            match result {
+                Ok(bytes) => assert_eq!((bytes.len(), tenths <= 10), (tenths * MOST / 10, true)),
+                Err(error) => assert_eq!((error.kind, tenths > 10), (ErrorKind::BodyTooLarge, true)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_first_sends_nothing() {
+        let (body, seen) = body(11);
+        let request = Request::builder().header(CONTENT_LENGTH, 1100).header(EXPECT, "100-continue");
+        let error = read(request.body(body).expect("a request"), MOST).await.expect_err("too large");
+        assert_eq!((error.kind, seen.load(Ordering::Relaxed)), (ErrorKind::BodyTooLarge, 0));
+    }
+}

@@ -241,9 +241,10 @@ fn gpu_info_says_what_would_be_used_and_why_not_a_gpu() {
     let cpu = &report["model"]["devices"][0];
     assert_eq!((&cpu["name"], &cpu["layers"]), (&json!("CPU"), &json!(30)), "{report}");
     let megabytes = |key: &str| cpu[key].as_u64().unwrap() >> 20;
-    // The file has 98 MB, of which a processor with AMX has the 30 of the table of tokens twice: as they are, and written anew for
-    // the output. 8,192 cells of 30 layers, 3 heads of 64 numbers, keys and values, 2 bytes each.
-    assert!((90..=128).contains(&megabytes("weights_bytes")), "{report}");
+    // The file has 94 MiB. Code for AMX writes them anew, and has the 29 of the table of tokens twice: as they are, and for the output.
+    let [plain, amx] = [90..=98, 120..=128];
+    assert!([plain, amx].iter().any(|held| held.contains(&megabytes("weights_bytes"))), "{report}");
+    // 8,192 cells of 30 layers, 3 heads of 64 numbers, keys and values, 2 bytes each.
     assert_eq!(megabytes("context_bytes"), (8192 * 30 * 3 * 64 * 2 * 2) >> 20, "{report}");
     assert!(megabytes("compute_bytes") > 0, "{report}");
 }

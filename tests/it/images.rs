@@ -1,7 +1,7 @@
 //! Images, with projectors that are made for it. Most of them read each patch of a colour as the embedding of one token, so that an
 //! image must be answered exactly as the text of those tokens is.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -13,7 +13,7 @@ use shimmy::llama::{Backend, Batch, Context, ContextParams, ImageBatch, LlamaErr
 
 use crate::support::tiny::Files;
 use crate::support::vision::{self, picture, plain, tokens};
-use crate::support::{Answer, Server, shimmy, stderr, stdout};
+use crate::support::{Answer, Server, http_request, shimmy, stderr, stdout};
 
 /// A model with its projector beside it.
 struct Seeing {
@@ -294,6 +294,12 @@ fn what_cannot_be_seen_is_refused_in_words() {
     };
     assert_eq!(count(made_up), count(json!([])) + 32);
 
+    // What is wrong is not said back whole, as it may be an image.
+    let text =
+        json!({ "model": "sees", "messages": [{ "role": "user", "content": "x", "images": "eA".repeat(9999) }] });
+    let answer = server.post("/api/chat", &text);
+    assert!(answer.status == 400 && answer.text().contains("messages[0].images") && answer.text().len() < 1000);
+
     let blind = serve(&model, &["--mmproj", "none"]);
     let said = refused(&blind, json!([image(&picture(4, PATCHES))]));
     assert!(
@@ -307,6 +313,43 @@ fn what_cannot_be_seen_is_refused_in_words() {
         json!({ "model": "default", "messages": [{ "role": "user", "content": [image(&picture(4, PATCHES))] }] });
     let answer = server.post("/v1/chat/completions", &body);
     assert!(answer.text().contains("the model's chat template leaves image 1 out of the prompt"), "{}", answer.text());
+}
+
+/// A request that would be refused for its place is refused before anybody looks at its image, which is none here.
+#[test]
+fn a_full_queue_comes_before_the_images() {
+    let more = ["--parallel", "1", "--queue", "0", "--ctx-size", "100000"];
+    let Seeing { server, files: _files, .. } = seeing(tiny_llama(), &vision::colours(&tiny_llama()), &more);
+    let endless =
+        json!({ "model": "sees", "prompt": "on and on", "stream": true, "max_tokens": 90_000, "ignore_eos": true });
+    let mut client = server.connect();
+    client
+        .write_all(&http_request("localhost", "POST", "/v1/completions", &[], endless.to_string().as_bytes()))
+        .unwrap();
+    server.settles("shimmy_sequences", "decoding", 1.0);
+    let none = json!({ "model": "sees", "messages": [{ "role": "user", "content": [image(b"no image")] }] });
+    let answer = server.post("/v1/chat/completions", &none);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    drop(client);
+    server.settles("shimmy_sequences", "decoding", 0.0);
+    assert_eq!(server.post("/v1/chat/completions", &none).status, 400);
+}
+
+#[test]
+fn what_a_command_line_lacks_is_told() {
+    let files = Files::new();
+    let model = files.write("sees.gguf", &plain(tiny_llama()));
+    let fails = |args: &[&str]| {
+        let output = shimmy().args(args).output().unwrap();
+        assert!(!output.status.success(), "{args:?}");
+        stderr(&output)
+    };
+    let said = fails(&["serve", "--bind", "127.0.0.1:0", "--mmproj", model.to_str().unwrap()]);
+    assert!(said.contains("--mmproj needs to know its model: shimmy serve --model NAME --mmproj PATH"), "{said}");
+    for (image, why) in [("/dev/zero", "reading /dev/zero: file too large"), ("absent.png", "reading absent.png: ")] {
+        let said = fails(&["generate", model.to_str().unwrap(), "--prompt", "hi", "--image", image]);
+        assert!(said.contains(why), "{said}");
+    }
 }
 
 /// The file that is named must be one that works; one that was only found is left, and said so.

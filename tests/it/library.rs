@@ -182,6 +182,34 @@ fn what_cannot_be_used_is_told_and_keeps_nothing_else_from_being_found() {
     assert!(home.run(&["discover"]).contains("NOT USED"));
 }
 
+/// It lies beside the model, and makes nobody see.
+#[test]
+fn a_projector_for_sound_alone_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("hears-1b.gguf");
+    tiny_llama().write(&model).unwrap();
+    let mut sound = Writer::new();
+    sound
+        .string("general.architecture", "clip")
+        .string("general.type", "mmproj")
+        .string("clip.projector_type", "ultravox");
+    sound
+        .bool("clip.has_vision_encoder", false)
+        .bool("clip.has_audio_encoder", true)
+        .u32("clip.audio.projection_dim", 32);
+    sound.random("a.conv1d.1.weight", &[3, 8, 8], 0.0).write(&dir.path().join("mmproj-hears-1b.gguf")).unwrap();
+    let run = |args: &[&str]| {
+        let output = shimmy().args(["--model-dirs", dir.path().to_str().unwrap()]).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (stdout(&output), stderr(&output))
+    };
+    let listed: Value = serde_json::from_str(&run(&["list", "--json"]).0).unwrap();
+    let found = listed["models"].as_array().unwrap().iter().find(|found| found["path"] == model.to_str().unwrap());
+    assert_eq!(found.unwrap_or_else(|| panic!("{listed}"))["capabilities"], json!(["completion"]));
+    let (_, log) = run(&["generate", model.to_str().unwrap(), "--prompt", "hi", "--max-tokens", "2"]);
+    assert!(!log.contains("projector"), "{log}");
+}
+
 #[test]
 fn all_apis_tell_the_same_facts() {
     let home = Home::new();

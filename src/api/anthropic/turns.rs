@@ -143,13 +143,13 @@ pub(super) fn messages(system: Option<Blocks>, turns: Vec<Turn>) -> Result<Vec<M
     Ok(read.messages)
 }
 
-fn image_of(source: Option<Source>, at: &str) -> Result<Image, BadRequest> {
+fn image_of(role: Role, source: Option<Source>, at: &str) -> Result<Image, BadRequest> {
     let source = given(source, at, "source")?;
     if source.kind != "base64" {
         let kind = source.kind;
         return Err(BadRequest(format!("{at}.source.type is {kind:?}; images are taken as \"base64\"")));
     }
-    image(&given(source.data, at, "source.data")?, &format!("{at}.source.data"))
+    image(role, at, "source.data", source.data.as_deref())
 }
 
 /// Each result becomes a message of its own; the text of the turn comes after them.
@@ -161,10 +161,9 @@ fn user(read: &mut Conversation, blocks: Blocks, at: &str) -> Result<(), BadRequ
     for (index, block) in blocks.0.into_iter().enumerate() {
         let at = format!("{at}.{index}");
         match block.kind.as_str() {
-            "text" | "image" => add(said.get_or_insert_with(|| Message::new(Role::User, "")), block, &at)?,
             "tool_result" => result(read, block, &at)?,
             "tool_use" | "thinking" | "redacted_thinking" => return Err(misplaced(&block.kind, &at, "user")),
-            other => return Err(not_served(other, &at)),
+            _ => add(said.get_or_insert_with(|| Message::new(Role::User, "")), block, &at)?,
         }
     }
     if let Some(message) = said {
@@ -177,7 +176,7 @@ fn user(read: &mut Conversation, blocks: Blocks, at: &str) -> Result<(), BadRequ
 fn add(message: &mut Message, block: Block, at: &str) -> Result<(), BadRequest> {
     match block.kind.as_str() {
         "text" => message.push_text(&given(block.text, at, "text")?),
-        "image" => message.push_image(image_of(block.source, at)?),
+        "image" => message.push_image(image_of(message.role, block.source, at)?),
         other => return Err(not_served(other, at)),
     }
     Ok(())

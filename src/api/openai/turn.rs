@@ -107,12 +107,10 @@ fn add(message: &mut Message, part: &Value, at: &str) -> Result<(), BadRequest> 
             let text = part[kind].as_str().ok_or_else(|| BadRequest(format!("{at}.{kind} is missing")))?;
             message.push_text(text);
         }
-        Some("image_url") if matches!(message.role, Role::User | Role::Tool) => {
+        Some("image_url") => {
             let url = part["image_url"]["url"].as_str().or(part["image_url"].as_str());
-            let url = url.ok_or_else(|| BadRequest(format!("{at}.image_url.url is missing")))?;
-            message.push_image(image(url, &format!("{at}.image_url.url"))?);
+            message.push_image(image(message.role, at, "image_url.url", url)?);
         }
-        Some("image_url") => return Err(BadRequest(format!("{at}: an image stands in a turn of the user"))),
         Some(other) => {
             return Err(BadRequest(format!("{at}: parts of type {other:?} are not served by this version")));
         }

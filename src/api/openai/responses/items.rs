@@ -161,11 +161,7 @@ fn said(role: Role, content: TextOr<Part>, at: &str) -> Result<Message, BadReque
                 all.push_text(&given(part.text, &at, "text")?);
             }
             "refusal" => all.push_text(&given(part.refusal, &at, "refusal")?),
-            "input_image" if matches!(role, Role::User | Role::Tool) => {
-                let url = given(part.image_url, &at, "image_url")?;
-                all.push_image(image(&url, &format!("{at}.image_url"))?);
-            }
-            "input_image" => return Err(BadRequest(format!("{at}: an image stands in a turn of the user"))),
+            "input_image" => all.push_image(image(role, &at, "image_url", part.image_url.as_deref())?),
             other => {
                 return Err(BadRequest(format!("{at}: parts of type {other:?} are not served by this version")));
             }
