@@ -246,6 +246,18 @@ fn what_llama_cpp_would_abort_on_is_refused() {
         ),
         (
             &|w| {
+                w.f32("llama.attention.layer_norm_rms_epsilon", f32::NAN);
+            },
+            "attention.layer_norm_rms_epsilon is NaN",
+        ),
+        (
+            &|w| {
+                w.f32("llama.attention.layer_norm_epsilon", -1e-5);
+            },
+            "attention.layer_norm_epsilon is -0.00001",
+        ),
+        (
+            &|w| {
                 w.f32s("llama.attention.head_count", &[4.0, 4.0]);
             },
             "llama.attention.head_count must be a list of whole numbers",

@@ -29,6 +29,7 @@ pub fn validate_model(header: &Header) -> Result<(), GgufError> {
     validate_outline(header)?;
     check_experts(header).or_else(fail)?;
     check_rope(header).or_else(fail)?;
+    check_epsilons(header).or_else(fail)?;
     check_lists(header).or_else(fail)?;
     check_vocabulary(header).or_else(fail)?;
     check_ranking(header).or_else(fail)?;
@@ -179,6 +180,19 @@ fn check_rope(header: &Header) -> Result<(), String> {
         Some(Value::String(kind)) if ["none", "linear", "yarn", "longrope"].contains(&kind.as_str()) => Ok(()),
         Some(other) => Err(format!("rope.scaling.type is {other:?}; llama.cpp knows none, linear, yarn and longrope")),
     }
+}
+
+/// llama.cpp aborts at the first decode where one is less than 0 or no number.
+fn check_epsilons(header: &Header) -> Result<(), String> {
+    for name in ["layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"] {
+        let found = header.get_of_architecture(&format!("attention.{name}"));
+        if let Some(Value::F32(epsilon)) = found
+            && !(epsilon.is_finite() && *epsilon >= 0.0)
+        {
+            return Err(format!("attention.{name} is {epsilon}; it must be a number from 0 on"));
+        }
+    }
+    Ok(())
 }
 
 /// Keys that may be lists, and of what. llama.cpp aborts on a list of another kind.
