@@ -47,7 +47,9 @@ pub(super) enum NotLent {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    fn is_set(&self) -> bool {
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -18,6 +18,9 @@ pub enum RunnerError {
     /// Try again later.
     #[error("{0}")]
     Overloaded(String),
+    /// Nobody waits for the answer any more.
+    #[error("the client left before its prompt was ready")]
+    Abandoned,
     /// The model or llama.cpp failed.
     #[error("{0}")]
     Failed(String),

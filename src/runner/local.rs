@@ -23,7 +23,7 @@ use super::prompt::{Prepared, Prompts};
 use super::rank;
 use super::sight::Sight;
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, LoadSpec, LoraUse, Prompt, RankSpec, Ranks};
-use super::{Measure, Progress, Runner, RunnerInfo, TokenId};
+use super::{Measure, Progress, Runner, RunnerInfo, TokenId, Waits};
 
 #[derive(Debug)]
 pub struct LocalRunner {
@@ -155,7 +155,7 @@ fn see(
     let Some(projector) = &spec.projector else {
         return Ok(Err("no projector (mmproj) that could be used lies beside it, or the settings want none".into()));
     };
-    match Sight::load(backend, &projector.path, model, choice, threads, n_ctx) {
+    match Sight::load(backend, &projector.path, model, choice, [threads, n_ctx], &spec.label) {
         Ok(found) => Ok(Ok(found)),
         Err(error) if projector.found => {
             tracing::warn!(%error, "the model takes no images, as its projector cannot be used");
@@ -216,7 +216,12 @@ fn place(
 }
 
 impl Runner for LocalRunner {
-    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+    fn generate_several(
+        &self,
+        specs: &[GenerateSpec],
+        answers: u32,
+        waits: Waits<'_>,
+    ) -> Result<Vec<DeltaStream>, RunnerError> {
         self.must_write()?;
         self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
         let begun = Instant::now();
@@ -227,7 +232,7 @@ impl Runner for LocalRunner {
             let spec = self.defaults.apply(spec);
             let adapters = self.adapters_for(spec.lora.as_deref())?;
             self.prompts.check_tokens(spec.sampling.logit_bias.iter().map(|(token, _)| *token))?;
-            let Prepared { tokens, images, stops, shown, parser, form } = self.prompts.prepare(&spec)?;
+            let Prepared { tokens, images, stops, shown, parser, form } = self.prompts.prepare(&spec, waits)?;
             self.engine.fits(&tokens)?;
             for (answer, prompt) in (0..answers).zip(repeat_n(tokens, answers as usize)) {
                 jobs.push(Job {

@@ -70,16 +70,22 @@ pub trait Runner: Send + Sync + Debug {
     /// # Errors
     /// What is wrong with the request, or that the queue is full.
     fn generate(&self, spec: &GenerateSpec) -> Result<DeltaStream, RunnerError> {
-        let streams = self.generate_several(std::slice::from_ref(spec), 1)?;
+        let streams = self.generate_several(std::slice::from_ref(spec), 1, &|| true)?;
         streams.into_iter().next().ok_or_else(|| RunnerError::Failed("no generation was begun".into()))
     }
 
     /// Queues `answers` generations for each of `specs`, in this order, all of them or none. Each prompt is rendered and
-    /// tokenised once. The answers to a prompt with a seed have that seed, the one after it, and so on.
+    /// tokenised once. The answers to a prompt with a seed have that seed, the one after it, and so on. It gives up where
+    /// nobody `waits` while it looks at images, which takes long.
     ///
     /// # Errors
     /// As [`Runner::generate`], or that the queue could never hold so many.
-    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError>;
+    fn generate_several(
+        &self,
+        specs: &[GenerateSpec],
+        answers: u32,
+        waits: Waits<'_>,
+    ) -> Result<Vec<DeltaStream>, RunnerError>;
 
     /// What [`Runner::generate`] would begin from: the rendered template and its tokens.
     ///
@@ -181,6 +187,16 @@ fn sees_nothing(why: &str) -> RunnerError {
 
 /// Hears the loaded fraction, 0.0 to 1.0; `false` cancels.
 pub type Progress<'a> = &'a mut dyn FnMut(f32) -> bool;
+
+/// Tells whether somebody still waits for an answer.
+pub type Waits<'a> = &'a dyn Fn() -> bool;
+
+/// Tells the recorder of metrics what each of a model's means. Call once, after it is installed.
+pub fn describe_metrics() {
+    crate::engine::describe_metrics();
+    #[cfg(feature = "llama")]
+    sight::describe_metrics();
+}
 
 /// Loads a model. Blocks for as long as that takes. What `--gpu-layers auto` puts on a device stays within `limit`.
 ///

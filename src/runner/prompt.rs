@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
+use super::Waits;
 use super::delta::OutputParser;
 use super::error::RunnerError;
 use super::forms;
@@ -74,7 +75,7 @@ impl Prompts {
         Self { vocab, template, knows_tools, sight, context, pass, shield: OnceLock::new(), compiler: OnceLock::new() }
     }
 
-    pub fn prepare(&self, spec: &GenerateSpec) -> Result<Prepared, RunnerError> {
+    pub fn prepare(&self, spec: &GenerateSpec, waits: Waits<'_>) -> Result<Prepared, RunnerError> {
         let plain = |tokens| {
             let form = spec.constraint.clone();
             let images = Vec::new();
@@ -92,7 +93,7 @@ impl Prompts {
                 plain(infill::tokens(spec, gap, self.marks(), begin, self.context, &tokenise)?)
             }
             Input::Messages(messages) => {
-                let looks = self.look(messages, Sight::compute)?;
+                let looks = self.look(messages, waits, |sight, cut| sight.compute(cut, waits))?;
                 let Text { prompt, mut stops, parser, constraint, shown } = self.conversation(messages, spec)?;
                 if !spec.chat.must_call() {
                     // The arguments of a call are no text that could be cut off.
@@ -107,11 +108,11 @@ impl Prompts {
     /// What [`Prompts::prepare`] makes of a request, to be looked at.
     pub fn show(&self, spec: &GenerateSpec) -> Result<Prompt, RunnerError> {
         let Input::Messages(messages) = &spec.input else {
-            let Prepared { tokens, .. } = self.prepare(spec)?;
+            let Prepared { tokens, .. } = self.prepare(spec, &|| true)?;
             let text = String::from_utf8_lossy(&self.pieces(&tokens)?.concat()).into_owned();
             return Ok(Prompt { text, tokens });
         };
-        let looks = self.look(messages, Sight::outline)?;
+        let looks = self.look(messages, &|| true, Sight::outline)?;
         let prompt = self.conversation(messages, spec)?.prompt;
         let (tokens, _) = self.put_together(&prompt, &looks)?;
         let text = |part| match part {

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use super::error::RunnerError;
 use super::prompt::Prompts;
-use super::sees_nothing;
 use super::sight::{Cut, Seen, Sight};
+use super::{Waits, sees_nothing};
 use crate::chat::{Image, MOST_IMAGES, Message, Part};
 use crate::engine::{EngineError, ImageRows, TokenId};
 
 impl Prompts {
     /// What stands for each image of a conversation, by `how`: [`Sight::compute`] or [`Sight::outline`]. None is computed before all
-    /// are known to fit.
+    /// are known to fit, and none where nobody `waits`.
     pub(super) fn look(
         &self,
         messages: &[Message],
+        waits: Waits<'_>,
         how: impl Fn(&Sight, Cut) -> Result<Arc<[Seen]>, RunnerError>,
     ) -> Result<Vec<Arc<[Seen]>>, RunnerError> {
         let images: Vec<&Image> = messages.iter().flat_map(|message| &message.images).collect();
@@ -28,6 +29,9 @@ impl Prompts {
         }
         let (mut cuts, mut tokens) = (Vec::new(), 0);
         for (number, image) in images.into_iter().enumerate() {
+            if !waits() {
+                return Err(sight.abandoned());
+            }
             let cut = sight.cut(&image.file).map_err(|error| match error {
                 RunnerError::BadRequest(why) => RunnerError::BadRequest(format!("image {}: {why}", number + 1)),
                 error => error,

@@ -4,16 +4,21 @@
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage, RgbaImage};
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 use sha2::{Digest, Sha256};
 
+use super::Waits;
 use super::error::{LoadError, RunnerError};
 use super::local::load_error;
 use super::offload;
 use crate::engine::{ImageRows, TokenId};
-use crate::llama::{Backend, CutImage, ImagePart, LlamaError, Model, Projector, ProjectorParams};
+use crate::llama::{
+    Backend, CutImage, ImagePart, ImageRows as PartRows, LlamaError, Model, Projector, ProjectorParams,
+};
 use crate::placement::{Bytes, Choice};
 
 /// Longest side that is decoded, in pixels.
@@ -44,6 +49,10 @@ pub(super) struct Sight {
     kept: Mutex<Kept>,
     /// One image at a time: whoever sends the same one meanwhile finds it.
     looking: Mutex<()>,
+    computed: Counter,
+    took: Histogram,
+    /// Requests that did not get as far as the engine, which counts the others.
+    cancelled: Counter,
 }
 
 /// What was seen, the latest last, of at most `most` bytes.
@@ -110,8 +119,14 @@ impl Seen {
     }
 }
 
+pub(super) fn describe_metrics() {
+    describe_counter!("shimmy_images_total", "Images that a projector computed");
+    describe_histogram!("shimmy_image_seconds", Unit::Seconds, "What a projector took for an image");
+}
+
 impl Sight {
-    /// Loads a projector for `model`, whose place is `choice`, and says what it takes. Its context is to hold `n_ctx` tokens.
+    /// Loads a projector for `model`, whose place is `choice`, and says what it takes. Its context is to hold `n_ctx` tokens; in
+    /// metrics it is called `label`.
     ///
     /// # Errors
     /// What is wrong with the file.
@@ -120,14 +135,22 @@ impl Sight {
         path: &Path,
         model: &Model,
         choice: &Choice,
-        threads: u32,
-        n_ctx: u32,
+        [threads, n_ctx]: [u32; 2],
+        label: &str,
     ) -> Result<(Self, Bytes), LoadError> {
         let params = params(backend, choice, threads).map_err(load_error)?;
         let (projector, memory) = Projector::load(model, path, &params).map_err(|error| refused(path, error))?;
         let context = (n_ctx as usize).saturating_mul(model.n_embd_inp()).saturating_mul(size_of::<f32>());
         let kept = Kept { seen: Vec::new(), most: context.clamp(*KEPT.start(), *KEPT.end()) };
-        let sight = Self { projector, kept: Mutex::new(kept), looking: Mutex::default() };
+        let label = || label.to_owned();
+        let sight = Self {
+            projector,
+            kept: Mutex::new(kept),
+            looking: Mutex::default(),
+            computed: counter!("shimmy_images_total", "model" => label()),
+            took: histogram!("shimmy_image_seconds", "model" => label()),
+            cancelled: counter!("shimmy_cancellations_total", "model" => label()),
+        };
         Ok((sight, memory.into_iter().collect()))
     }
 
@@ -171,11 +194,11 @@ impl Sight {
         Ok(Cut::New { digest, image })
     }
 
-    /// What stands in a prompt for an image, computed.
+    /// What stands in a prompt for an image, computed, unless nobody `waits` for the next part of it.
     ///
     /// # Errors
-    /// What llama.cpp says.
-    pub fn compute(&self, cut: Cut) -> Result<Arc<[Seen]>, RunnerError> {
+    /// What llama.cpp says, or that it was given up.
+    pub fn compute(&self, cut: Cut, waits: Waits<'_>) -> Result<Arc<[Seen]>, RunnerError> {
         let (digest, image) = match cut {
             Cut::Known(seen) => return Ok(seen),
             Cut::New { digest, image } => (digest, image),
@@ -184,9 +207,24 @@ impl Sight {
         if let Some(known) = lock(&self.kept).find(&digest) {
             return Ok(known);
         }
-        let seen: Arc<[Seen]> = self.see(&image, true)?.into();
+        let begun = Instant::now();
+        let vectors = |rows: &PartRows| {
+            if !waits() {
+                return Err(self.abandoned());
+            }
+            image.encode(rows).map_err(|error| RunnerError::Failed(error.to_string()))
+        };
+        let seen: Arc<[Seen]> = self.see(&image, vectors)?.into();
+        self.computed.increment(1);
+        self.took.record(begun.elapsed());
         lock(&self.kept).add(digest, Arc::clone(&seen));
         Ok(seen)
+    }
+
+    /// Counts a request whose client left.
+    pub fn abandoned(&self) -> RunnerError {
+        self.cancelled.increment(1);
+        RunnerError::Abandoned
     }
 
     /// The same, with no numbers in it: as long as [`Sight::compute`] makes it.
@@ -196,18 +234,20 @@ impl Sight {
     pub fn outline(&self, cut: Cut) -> Result<Arc<[Seen]>, RunnerError> {
         match cut {
             Cut::Known(seen) => Ok(seen),
-            Cut::New { image, .. } => Ok(self.see(&image, false)?.into()),
+            Cut::New { image, .. } => Ok(self.see(&image, |_| Ok(Vec::new()))?.into()),
         }
     }
 
-    fn see(&self, image: &CutImage, compute: bool) -> Result<Vec<Seen>, RunnerError> {
-        let failed = |error: LlamaError| RunnerError::Failed(error.to_string());
+    fn see(
+        &self,
+        image: &CutImage,
+        vectors: impl Fn(&PartRows) -> Result<Vec<f32>, RunnerError>,
+    ) -> Result<Vec<Seen>, RunnerError> {
         let part = |part: &ImagePart| match part {
             ImagePart::Tokens(tokens) => Ok(Seen::Tokens(tokens.iter().map(|token| token.index()).collect())),
             ImagePart::Rows(rows) => {
-                let vectors = if compute { image.encode(rows).map_err(failed)? } else { Vec::new() };
-                let (places, whole) = (rows.places.clone(), self.is_whole());
-                Ok(Seen::Rows(Arc::new(ImageRows::new(rows.n, rows.n_positions, places, vectors, whole))))
+                let (places, vectors) = (rows.places.clone(), vectors(rows)?);
+                Ok(Seen::Rows(Arc::new(ImageRows::new(rows.n, rows.n_positions, places, vectors, self.is_whole()))))
             }
         };
         image.parts().iter().map(part).collect()

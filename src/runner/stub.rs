@@ -23,7 +23,7 @@ use super::infill::{self, Marks};
 use super::rank;
 use super::spec::{EmbedSpec, Embeddings, GenerateSpec, Input, Prompt, RankSpec, Ranks, StubSpeed};
 use super::stub_parser;
-use super::{Measure, Runner, RunnerInfo, sees_nothing};
+use super::{Measure, Runner, RunnerInfo, Waits, sees_nothing};
 
 /// Words, in place of tokens, that a prompt and its answer may have.
 const CONTEXT: usize = 8192;
@@ -221,7 +221,12 @@ impl StubRunner {
 }
 
 impl Runner for StubRunner {
-    fn generate_several(&self, specs: &[GenerateSpec], answers: u32) -> Result<Vec<DeltaStream>, RunnerError> {
+    fn generate_several(
+        &self,
+        specs: &[GenerateSpec],
+        answers: u32,
+        _: Waits<'_>,
+    ) -> Result<Vec<DeltaStream>, RunnerError> {
         self.engine.can_hold(specs.len().saturating_mul(answers as usize))?;
         let (mut jobs, mut parsers) = (Vec::new(), Vec::new());
         for spec in specs {

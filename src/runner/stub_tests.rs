@@ -38,7 +38,7 @@ fn seeds(streams: Vec<DeltaStream>) -> Vec<u32> {
 fn the_answers_to_a_prompt_have_seeds_that_follow_each_other() {
     let answers = |stub: &StubRunner, seed| {
         let specs = [asked("one", seed), asked("two", seed)];
-        seeds(stub.generate_several(&specs, 3).expect("they are queued"))
+        seeds(stub.generate_several(&specs, 3, &|| true).expect("they are queued"))
     };
     let configured = stub(Some(3));
     assert_eq!(answers(&configured, None), [3, 4, 5, 3, 4, 5]);
@@ -52,7 +52,7 @@ fn the_answers_to_a_prompt_have_seeds_that_follow_each_other() {
 #[test]
 fn a_request_is_queued_as_a_whole_or_not_at_all() {
     let stub = stub(None);
-    let several = |n: u32| stub.generate_several(&[asked("stub:endless", None)], n);
+    let several = |n: u32| stub.generate_several(&[asked("stub:endless", None)], n, &|| true);
     let running = several(70).expect("there is room");
     assert!(matches!(several(11), Err(RunnerError::Overloaded(_))));
     let more = several(10).expect("none of those was kept");
@@ -63,10 +63,10 @@ fn a_request_is_queued_as_a_whole_or_not_at_all() {
 fn more_than_the_queue_can_ever_hold_is_the_clients_mistake() {
     let stub = stub(None);
     let prompts = vec![asked("a", None); 3];
-    let refused = stub.generate_several(&prompts, 27).expect_err("16 run and 64 wait at most");
+    let refused = stub.generate_several(&prompts, 27, &|| true).expect_err("16 run and 64 wait at most");
     let why = "81 answers are asked for and 80 is all that runs and waits at a time; ask for fewer, or raise --queue";
     assert_eq!(refused, RunnerError::BadRequest(why.into()));
-    assert_eq!(stub.generate_several(&prompts, 26).expect("there is room").len(), 78);
+    assert_eq!(stub.generate_several(&prompts, 26, &|| true).expect("there is room").len(), 78);
 }
 
 /// Loads an adapter whose file comes when `read` returns.
@@ -121,6 +121,6 @@ fn streams_go_on_and_change_adapters_while_the_file_of_another_one_is_read() {
 fn a_prompt_that_is_too_long_is_refused_before_its_form_is_looked_at() {
     let mut spec = asked(&"word ".repeat(9000), None);
     spec.constraint = Some(Constraint::Regex("[".into()));
-    let refused = stub(None).generate_several(&[spec], 1).map(drop);
+    let refused = stub(None).generate_several(&[spec], 1, &|| true).map(drop);
     assert!(matches!(refused, Err(RunnerError::PromptTooLong { .. })), "{refused:?}");
 }

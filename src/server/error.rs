@@ -183,7 +183,8 @@ impl From<RunnerError> for ApiError {
         let kind = match &error {
             RunnerError::BadRequest(_) => ErrorKind::BadRequest,
             RunnerError::PromptTooLong { .. } => ErrorKind::PromptTooLong,
-            RunnerError::Overloaded(_) => ErrorKind::Overloaded,
+            // Nobody reads that one.
+            RunnerError::Overloaded(_) | RunnerError::Abandoned => ErrorKind::Overloaded,
             RunnerError::Failed(_) => ErrorKind::ModelFailed,
         };
         Self::new(kind, error.to_string())

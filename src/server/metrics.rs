@@ -21,13 +21,14 @@ pub fn install() {
         ("shimmy_time_to_first_token_seconds", TO_FIRST_TOKEN),
         ("shimmy_inter_token_seconds", BETWEEN_TOKENS),
         ("shimmy_queue_seconds", QUEUED),
+        ("shimmy_image_seconds", TO_FIRST_TOKEN),
     ];
     let builder = buckets.into_iter().try_fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
         builder.set_buckets_for_metric(Matcher::Full(name.into()), bounds)
     });
     match builder.and_then(PrometheusBuilder::install_recorder) {
         Ok(handle) => {
-            crate::engine::describe_metrics();
+            crate::runner::describe_metrics();
             let _ = RECORDER.set(handle);
         }
         Err(error) => tracing::warn!(%error, "there will be no metrics"),

@@ -3,9 +3,13 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
-use crate::support::{MODEL, Server, http_request};
+use crate::support::tiny::Files;
+use crate::support::vision::{self, picture, plain};
+use crate::support::{MODEL, Server, http_request, shimmy};
 
 fn long_story(stream: bool) -> Vec<u8> {
     let body = json!({ "model": MODEL, "prompt": "Tell me a very long story.", "stream": stream, "temperature": 0.9, "max_tokens": 7000 });
@@ -61,6 +65,32 @@ fn leaving_during_prefill_and_in_the_queue() {
     std::thread::sleep(Duration::from_millis(700));
     drop(clients);
     assert_free(&server);
+}
+
+/// What nobody waits for any more is not looked at.
+#[test]
+fn leaving_while_images_are_computed() {
+    const N: usize = 12;
+    let files = Files::new();
+    let (model, projector) = vision::square();
+    files.write("mmproj-sees.gguf", &projector);
+    let model = files.write("sees.gguf", &plain(model));
+    let mut command = shimmy();
+    command.args(["serve", "--bind", "127.0.0.1:0", "--parallel", "1", "--ctx-size", "30000", "--model"]).arg(model);
+    let server = Server::spawn(command);
+    let images: Vec<String> = (0..N)
+        .map(|n| BASE64_STANDARD.encode(picture(210, &format!("{}{}", "r".repeat(n), "b".repeat(210 * 210 - n)))))
+        .collect();
+    let body = json!({ "model": "sees", "messages": [{ "role": "user", "content": "hi", "images": images }] });
+    let mut stream = server.connect();
+    stream.write_all(&http_request("localhost", "POST", "/api/chat", &[], body.to_string().as_bytes())).unwrap();
+    while server.metric("shimmy_images_total", "") < 1.0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(stream);
+    server.settles("shimmy_cancellations_total", "", 1.0);
+    let computed = server.metric("shimmy_images_total", "");
+    assert!(computed < N as f64, "all {computed} were computed");
 }
 
 #[test]

@@ -433,7 +433,7 @@ fn families_calls_stay_calls() {
 fn families_parsers_are_made_once_and_copied() {
     for name in ["qwen25", "llama3"] {
         let family = Family::new(name);
-        let prepared = family.prompts.prepare(&super::asked(may_call(None))).expect("a prompt");
+        let prepared = family.prompts.prepare(&super::asked(may_call(None)), &|| true).expect("a prompt");
         let output = "<tool_call>\n{\"name\": \"get_time\", \"arguments\": {}}\n</tool_call>";
         let text = family.written(&family.tokens(output), &prepared.shown);
         let mut first = prepared.parser.expect("a parser");
@@ -445,7 +445,7 @@ fn families_parsers_are_made_once_and_copied() {
             answer.tool_calls.iter_mut().for_each(|call| call.id.clear());
             answer
         };
-        let fresh = family.prompts.prepare(&super::asked(may_call(None))).expect("a prompt").parser;
+        let fresh = family.prompts.prepare(&super::asked(may_call(None)), &|| true).expect("a prompt").parser;
         assert_eq!(read(second), read(fresh.expect("a parser")), "{name}");
     }
 }
@@ -455,12 +455,12 @@ fn families_parsers_are_made_once_and_copied() {
 fn families_marks_reach_the_parser() {
     let family = Family::new("magistral");
     let output = "[THINK]Hm.[/THINK]Rain.";
-    let prepared = family.prompts.prepare(&super::asked(may_call(None))).expect("a prompt");
+    let prepared = family.prompts.prepare(&super::asked(may_call(None)), &|| true).expect("a prompt");
     let lark: Vec<String> = family.tokens(output).iter().map(|id| format!("<[{id}]>")).collect();
     let form = crate::constrain::Constraint::Lark(format!("start: {}", lark.join(" ")));
     let spec =
         super::GenerateSpec { constraint: Some(form), ..super::GenerateSpec::new("m", super::Input::Raw("x".into())) };
-    let form = family.prompts.prepare(&spec).expect("a prompt").form.expect("a form");
+    let form = family.prompts.prepare(&spec, &|| true).expect("a prompt").form.expect("a form");
     let filter = Some(family.prompts.filter(&form).expect("a filter"));
     let config = EngineConfig { label: "test".into(), queue: 1, ..EngineConfig::default() };
     let context = ContextParams { n_ctx: 256, ..ContextParams::default() };

@@ -46,7 +46,7 @@ fn opening(prompt: &str) -> &str {
 
 /// Writes a text by the filter that the request asks for, and reads it.
 fn write_and_read(family: &Family, spec: &GenerateSpec, text: &str) -> super::Answer {
-    let prepared = family.prompts.prepare(spec).expect("a prompt");
+    let prepared = family.prompts.prepare(spec, &|| true).expect("a prompt");
     let mut filter = family.prompts.filter(&prepared.form.expect("a form")).expect("a filter");
     for token in family.tokens("Sure") {
         assert_eq!(filter.allows(token), Ok(false), "prose");
@@ -59,7 +59,7 @@ fn write_and_read(family: &Family, spec: &GenerateSpec, text: &str) -> super::An
     assert_eq!(filter.allows(end), Ok(true), "it may end");
     let shown = family.written(&family.tokens(text), &prepared.shown);
     let answers = [Cut::Whole, Cut::Characters, Cut::Tokens(1)].map(|cut| {
-        let parser = family.prompts.prepare(spec).expect("a prompt").parser;
+        let parser = family.prompts.prepare(spec, &|| true).expect("a prompt").parser;
         let mut answer = read(parser, &shown, FinishReason::Eos, cut);
         answer.tool_calls.iter_mut().for_each(|call| call.id.clear());
         answer
@@ -107,7 +107,7 @@ fn families_calls_in_vocabularies_that_begin_with_a_space() {
     for name in ["qwen25", "magistral"] {
         let family = Family::with(name, true);
         let required = must(ToolChoice::Required);
-        let form = family.prompts.prepare(&required).expect("a prompt").form.expect("a form");
+        let form = family.prompts.prepare(&required, &|| true).expect("a prompt").form.expect("a form");
         let mut filter = family.prompts.filter(&form).expect("a filter");
         let [space, letter] = [" ", "w"].map(|text| *family.tokens(text).last().expect("a token"));
         assert_eq!((filter.allows(space), filter.allows(letter)), (Ok(false), Ok(true)), "{name}");

@@ -152,7 +152,7 @@ impl Family {
     }
 
     fn read_cut(&self, chat: &ChatOptions, output: &[TokenId], reason: FinishReason, cut: Cut) -> Answer {
-        let prepared = self.prompts.prepare(&asked(chat.clone())).expect("a prompt");
+        let prepared = self.prompts.prepare(&asked(chat.clone()), &|| true).expect("a prompt");
         let text = self.written(output, &prepared.shown);
         let mut answer = read(prepared.parser, &text, reason, cut);
         for call in &mut answer.tool_calls {

@@ -6,7 +6,7 @@ use crate::runner::Infill;
 
 /// How often each control token is in the prompt.
 fn counts(family: &Family, spec: &GenerateSpec) -> Vec<usize> {
-    let tokens = family.prompts.prepare(spec).expect("a prompt").tokens;
+    let tokens = family.prompts.prepare(spec, &|| true).expect("a prompt").tokens;
     let count = |name: &&str| {
         let [id]: [TokenId; 1] = family.tokens(name).try_into().expect("one token");
         tokens.iter().filter(|token| **token == id).count()

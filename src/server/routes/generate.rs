@@ -127,7 +127,7 @@ fn begin(
     for spec in &mut specs {
         registry.settle_adapters(&lease, adapters.as_deref(), spec)?;
     }
-    let deltas = lease.runner().generate_several(&specs, answers).map_err(NotStarted::Request)?;
+    let deltas = lease.runner().generate_several(&specs, answers, &|| !cancel.is_set()).map_err(NotStarted::Request)?;
     Ok(Started { deltas, lease, model, load_ms })
 }
 
