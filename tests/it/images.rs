@@ -9,7 +9,6 @@ use base64::prelude::BASE64_STANDARD;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::{Value, json};
 use shimmy::gguf::writer::{Writer, tiny_llama};
-use shimmy::llama::{Backend, Batch, Context, ContextParams, ImageBatch, LlamaError, Model, ModelParams, Pos, Token};
 
 use crate::support::tiny::Files;
 use crate::support::vision::{self, picture, plain, tokens};
@@ -426,71 +425,4 @@ fn what_a_model_can_see_and_what_that_takes_is_told() {
         serde_json::from_str::<Value>(&stdout(&output)).unwrap()["devices"][0]["needed_bytes"].as_u64().unwrap()
     };
     assert_eq!(plan(&[]) - plan(&["--mmproj", "none"]), held, "the plan is what the load takes");
-}
-
-/// Rows of an image in a batch of their own: what does not fit is an error, and whether rows see those behind them shows in what
-/// follows.
-#[test]
-fn rows_of_an_image() {
-    let files = Files::new();
-    let load = |name: &str, writer: &Writer| {
-        let path = files.write(name, writer);
-        Model::load(Backend::init().unwrap(), &path, &ModelParams::default(), &mut |_| true).unwrap()
-    };
-    let model = load("model.gguf", &tiny_llama());
-    let params = ContextParams { n_ctx: 64, n_batch: 32, n_ubatch: 8, ..ContextParams::default() };
-    let mut context = Context::new(&model, &params).unwrap();
-    let seq = context.seq(0).unwrap();
-    let mut batch = Batch::new(&context);
-    let embeddings = tiny_llama().floats("token_embd.weight");
-    let row = |token: usize| &embeddings[token * 32..(token + 1) * 32];
-    let vectors: Vec<f32> = (260..280).flat_map(row).copied().collect();
-    let rows = |n: usize, whole: bool| ImageBatch {
-        vectors: &vectors[..n * 32],
-        places: &[],
-        at: Pos::ZERO,
-        seq,
-        output: true,
-        whole,
-    };
-    assert!(matches!(
-        batch.add_image(&ImageBatch { vectors: &vectors[..40], ..rows(1, false) }),
-        Err(LlamaError::ImageShape)
-    ));
-    let squares = [[0, 0, 0, 0]; 4];
-    assert!(matches!(batch.add_image(&ImageBatch { places: &squares, ..rows(4, false) }), Err(LlamaError::ImageShape)));
-    batch.add_image(&rows(20, true)).unwrap();
-    assert!(matches!(batch.add_image(&rows(1, false)), Err(LlamaError::ImageShape)), "it is not empty");
-    let token = Token::new(260).unwrap();
-    assert!(matches!(batch.add(token, Pos::ZERO, seq, true), Err(LlamaError::ImageShape)));
-    assert!(matches!(context.decode(&mut batch), Err(LlamaError::ExceedsUbatch { tokens: 20, n_ubatch: 8 })));
-
-    let mut next = |fill: &dyn Fn(&mut Batch), n: usize| {
-        context.kv().clear().unwrap();
-        batch.clear();
-        fill(&mut batch);
-        context.decode(&mut batch).unwrap();
-        context.logits(n - 1).unwrap().as_slice().to_vec()
-    };
-    let texts = next(
-        &|batch| {
-            for (at, token) in (260..266).enumerate() {
-                batch.add(Token::new(token).unwrap(), Pos::new(at).unwrap(), seq, at == 5).unwrap();
-            }
-        },
-        6,
-    );
-    let causal = next(&|batch| batch.add_image(&rows(6, false)).unwrap(), 6);
-    let whole = next(&|batch| batch.add_image(&rows(6, true)).unwrap(), 6);
-    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(far(&causal, &texts) < 1e-4, "rows are read as the tokens that they are the embeddings of");
-    assert!(far(&whole, &texts) > 1e-3, "the first layer's rows have seen those behind them");
-    assert!(far(&next(&|batch| batch.add_image(&rows(6, false)).unwrap(), 6), &causal) < 1e-6, "and not for ever");
-
-    let model = load("squares.gguf", &crate::support::tiny::multi_rope());
-    let context = Context::new(&model, &params).unwrap();
-    let mut batch = Batch::new(&context);
-    let image = ImageBatch { seq: context.seq(0).unwrap(), ..rows(4, false) };
-    assert!(matches!(batch.add_image(&image), Err(LlamaError::ImageShape)), "positions of several parts need places");
-    batch.add_image(&ImageBatch { places: &squares, ..image }).unwrap();
 }

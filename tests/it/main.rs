@@ -45,6 +45,8 @@ mod images;
 #[cfg(feature = "llama")]
 mod lora;
 #[cfg(feature = "llama")]
+mod projector;
+#[cfg(feature = "llama")]
 mod smoke;
 #[cfg(feature = "llama")]
 mod wrapper;

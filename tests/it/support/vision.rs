@@ -153,6 +153,36 @@ pub fn square() -> (Writer, Writer) {
     (multi_rope(), w)
 }
 
+/// Of another width than the model's, with so many heads, for images of `side` patches on a side.
+pub fn of_width(width: u32, heads: u32, side: u32) -> Writer {
+    let mut w = clip("janus_pro", side * PATCH, PATCH, 2);
+    w.u32("clip.vision.embedding_length", width)
+        .u32("clip.vision.feed_forward_length", 64)
+        .u32("clip.vision.attention.head_count", heads);
+    let width = u64::from(width);
+    // Large enough for a softmax that is far from even.
+    let mut layer = |name: String, inputs: u64, outputs: u64| {
+        let weight = format!("{name}.weight");
+        let small = w.random(&weight, &[inputs, outputs], 0.0).floats(&weight);
+        w.values(&weight, &[inputs, outputs], &small.into_iter().map(|value| 8.0 * value).collect::<Vec<_>>());
+        w.random(&format!("{name}.bias"), &[outputs], 0.0);
+    };
+    for block in 0..2 {
+        for part in ["attn_q", "attn_k", "attn_v", "attn_out"] {
+            layer(format!("v.blk.{block}.{part}"), width, width);
+        }
+        layer(format!("v.blk.{block}.ffn_up"), width, 64);
+        layer(format!("v.blk.{block}.ffn_down"), 64, width);
+    }
+    layer("mm.0".into(), width, 32);
+    layer("mm.1".into(), 32, 32);
+    w.random("v.patch_embd.weight", &[PATCH.into(), PATCH.into(), 3, width], 0.0);
+    for norm in ["v.blk.0.ln1", "v.blk.0.ln2", "v.blk.1.ln1", "v.blk.1.ln2", "v.post_ln"] {
+        w.random(&format!("{norm}.weight"), &[width], 1.0).random(&format!("{norm}.bias"), &[width], 0.0);
+    }
+    w
+}
+
 /// A picture of patches, row by row: `r`, `g` and `b`.
 pub fn picture(width: u32, patches: &str) -> Vec<u8> {
     let patches: Vec<char> = patches.chars().collect();
