@@ -293,12 +293,21 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_listed_also_within_fields() {
+        let image = |detail: &str, x: Option<u8>| json!({ "url": "data:", "detail": detail, "x": x });
+        let parts = json!([
+            { "type": "text", "text": "a", "cache_control": { "type": "ephemeral" } },
+            { "type": "image_url", "image_url": image("high", Some(1)) },
+            { "type": "image_url", "image_url": image("auto", None) },
+        ]);
         let body = json!({
-            "model": "m", "messages": [{ "role": "user", "content": "a", "x": 1 }], "x": 1,
-            "stream_options": { "x": 1 }, "structured_outputs": { "regex": "a", "x": 1 },
+            "model": "m", "messages": [{ "role": "user", "content": "a", "x": 1 }, { "role": "user", "content": parts }],
+            "x": 1, "stream_options": { "x": 1 }, "structured_outputs": { "regex": "a", "x": 1 },
         });
         let request = ChatRequest::from_value(body).expect("it is served");
-        assert_eq!(request.ignored, ["messages.0.x", "x", "stream_options.x", "structured_outputs.x"]);
+        let own = ["messages.0.x", "x", "stream_options.x", "structured_outputs.x"];
+        let parts = ["0.cache_control", "1.image_url.detail", "1.image_url.x"];
+        let all = own.map(String::from).into_iter().chain(parts.map(|path| format!("messages.1.content.{path}")));
+        assert_eq!(request.ignored, all.collect::<Vec<_>>());
     }
 
     #[test]

@@ -50,9 +50,13 @@ impl Turn {
         let name = self.name.is_some() && !matches!(self.role, TurnRole::Tool);
         let mut found: Vec<String> = name.then(|| "name".to_owned()).into_iter().collect();
         if let Some(Content::Parts(parts)) = &self.content {
-            let has_detail = |part: &Value| part["image_url"]["detail"].as_str().is_some_and(|detail| detail != "auto");
-            let detailed = parts.iter().enumerate().filter(|(_, part)| has_detail(part));
-            found.extend(detailed.map(|(index, _)| format!("content.{index}.image_url.detail")));
+            for (index, part) in parts.iter().enumerate() {
+                let kind = part["type"].as_str().unwrap_or_default();
+                found.extend(others(part, &["type", kind]).map(|field| format!("content.{index}.{field}")));
+                let image = &part["image_url"];
+                let known: &[&str] = if image["detail"] == "auto" { &["url", "detail"] } else { &["url"] };
+                found.extend(others(image, known).map(|field| format!("content.{index}.image_url.{field}")));
+            }
         }
         found
     }
@@ -97,6 +101,12 @@ impl Turn {
             ..message
         })
     }
+}
+
+/// Fields of an object that are set, beside those that are known.
+fn others<'a>(object: &'a Value, known: &'a [&str]) -> impl Iterator<Item = &'a String> {
+    let fields = object.as_object().into_iter().flatten();
+    fields.filter(|(field, value)| !value.is_null() && !known.contains(&field.as_str())).map(|(field, _)| field)
 }
 
 /// Adds a part of a message's content, which is at `at`.
