@@ -24,7 +24,7 @@ for name in "$@"; do
         cargo test -p llama-sys --features "$sys"
         scripts/build.py -- cargo test --no-run --features "$features" --test it
         tests=(backends modules)
-        [ "$name" != rpc ] || tests+=(images smoke)
+        [ "$name" != rpc ] || tests+=(images projector smoke)
         cargo test --features "$features" --test it -- --nocapture "${tests[@]}"
         if [ "$name" = vulkan ] || [ "$name" = dynamic ]; then
             # llama.cpp passes over software devices unless they are named. With it, a model runs through Vulkan here.

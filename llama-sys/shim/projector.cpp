@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "clip.h"
+#include "cpu.hpp"
 #include "ggml-backend.h"
 #include "guard.hpp"
 #include "llama.h"
@@ -99,6 +100,22 @@ ggml_backend_t shim_projector_backend(enum ggml_backend_dev_type type, const cha
 }
 
 ggml_backend_t shim_projector_backend_by_name(const char *, const char *) { return nullptr; }
+
+int64_t shim_projector_lanes(void) {
+    static const int64_t lanes = [] {
+        const auto list = shim::cpu_function<ggml_backend_feature *(ggml_backend_reg_t)>("ggml_backend_get_features");
+        if (list != nullptr) {
+            const auto * feature = list(ggml_backend_dev_backend_reg(shim::cpu_device()));
+            for (; feature->name != nullptr; feature++) {
+                if (std::strcmp(feature->name, "AVX512") == 0) {
+                    return 16;
+                }
+            }
+        }
+        return 8; // What fills these fills smaller ones.
+    }();
+    return lanes;
+}
 
 enum ggml_status shim_projector_compute(ggml_backend_sched_t sched, ggml_cgraph * graph) {
     const bool before = building;

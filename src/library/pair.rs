@@ -57,9 +57,9 @@ pub(super) type AtPath<'a> = (&'a Path, Projector);
 pub(super) fn projector_for(base: &Base, bases: &[&Base], projectors: &[AtPath]) -> Option<usize> {
     let scored = projectors.iter().enumerate().filter_map(|(at, (path, projector))| {
         let score = fit(base, bases, path, projector)?;
-        Some((std::cmp::Reverse(score), projector.rank, *path, at))
+        Some((std::cmp::Reverse(score), !projector.sees, projector.rank, *path, at))
     });
-    scored.min().map(|best| best.3)
+    scored.min().map(|best| best.4)
 }
 
 /// How sure it is that they belong together. The same width is needed; beyond that the projector's name counts, and

@@ -29,10 +29,7 @@ impl Prompts {
         }
         let (mut cuts, mut tokens) = (Vec::new(), 0);
         for (number, image) in images.into_iter().enumerate() {
-            if !waits() {
-                return Err(sight.abandoned());
-            }
-            let cut = sight.cut(&image.file).map_err(|error| match error {
+            let cut = sight.cut(&image.file, waits).map_err(|error| match error {
                 RunnerError::BadRequest(why) => RunnerError::BadRequest(format!("image {}: {why}", number + 1)),
                 error => error,
             })?;

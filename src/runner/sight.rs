@@ -175,16 +175,22 @@ impl Sight {
         Ok(bytes.into_iter().collect())
     }
 
-    /// Decodes and cuts an image.
+    /// Decodes and cuts an image, unless nobody `waits` for it by the time that it is its turn.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn cut(&self, file: &[u8]) -> Result<Cut, RunnerError> {
+    /// What is wrong with it, or that it was given up.
+    pub fn cut(&self, file: &[u8], waits: Waits<'_>) -> Result<Cut, RunnerError> {
         let digest: Digested = Sha256::digest(file).into();
         if let Some(known) = lock(&self.kept).find(&digest) {
             return Ok(Cut::Known(known));
         }
         let _looking = lock(&self.looking);
+        if !waits() {
+            return Err(self.abandoned());
+        }
+        if let Some(known) = lock(&self.kept).find(&digest) {
+            return Ok(Cut::Known(known));
+        }
         let rgb = decode(file).map_err(RunnerError::BadRequest)?;
         let (width, height) = rgb.dimensions();
         let image = self.projector.cut(&rgb, width, height).map_err(|error| match error {
@@ -222,7 +228,7 @@ impl Sight {
     }
 
     /// Counts a request whose client left.
-    pub fn abandoned(&self) -> RunnerError {
+    fn abandoned(&self) -> RunnerError {
         self.cancelled.increment(1);
         RunnerError::Abandoned
     }

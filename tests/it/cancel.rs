@@ -76,7 +76,9 @@ fn leaving_while_images_are_computed() {
     files.write("mmproj-sees.gguf", &projector);
     let model = files.write("sees.gguf", &plain(model));
     let mut command = shimmy();
-    command.args(["serve", "--bind", "127.0.0.1:0", "--parallel", "1", "--ctx-size", "30000", "--model"]).arg(model);
+    // A GPU would be done before anybody could leave.
+    command.args(["--gpu-backend", "cpu", "serve", "--bind", "127.0.0.1:0", "--parallel", "1", "--ctx-size", "30000"]);
+    command.arg("--model").arg(model);
     let server = Server::spawn(command);
     let images: Vec<String> = (0..N)
         .map(|n| BASE64_STANDARD.encode(picture(210, &format!("{}{}", "r".repeat(n), "b".repeat(210 * 210 - n)))))
@@ -84,7 +86,9 @@ fn leaving_while_images_are_computed() {
     let body = json!({ "model": "sees", "messages": [{ "role": "user", "content": "hi", "images": images }] });
     let mut stream = server.connect();
     stream.write_all(&http_request("localhost", "POST", "/api/chat", &[], body.to_string().as_bytes())).unwrap();
+    let begun = Instant::now();
     while server.metric("shimmy_images_total", "") < 1.0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no image was computed");
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(stream);

@@ -210,6 +210,16 @@ fn a_projector_for_sound_alone_is_passed_over() {
         let (_, log) = run(&["generate", model.to_str().unwrap(), "--prompt", "hi", "--max-tokens", "2"]);
         assert!(!log.contains("projector"), "{log}");
     }
+    // Nor does it hide one for images, which comes behind it by name and by format.
+    sound
+        .string("clip.projector_type", "gemma3")
+        .bool("clip.has_vision_encoder", true)
+        .bool("clip.has_audio_encoder", false)
+        .u32("clip.vision.projection_dim", 32);
+    sound.write(&dir.path().join("mmproj-hears-1b-f32.gguf")).unwrap();
+    std::fs::rename(dir.path().join("mmproj-hears-1b.gguf"), dir.path().join("mmproj-hears-1b-f16.gguf")).unwrap();
+    let listed = run(&["list", "--json"]).0;
+    assert!(listed.contains("\"vision\""), "{listed}");
 }
 
 #[test]

@@ -53,9 +53,11 @@ impl Turn {
             for (index, part) in parts.iter().enumerate() {
                 let kind = part["type"].as_str().unwrap_or_default();
                 found.extend(others(part, &["type", kind]).map(|field| format!("content.{index}.{field}")));
-                let image = &part["image_url"];
-                let known: &[&str] = if image["detail"] == "auto" { &["url", "detail"] } else { &["url"] };
-                found.extend(others(image, known).map(|field| format!("content.{index}.image_url.{field}")));
+                if kind == "image_url" {
+                    let image = &part["image_url"];
+                    let known: &[&str] = if image["detail"] == "auto" { &["url", "detail"] } else { &["url"] };
+                    found.extend(others(image, known).map(|field| format!("content.{index}.image_url.{field}")));
+                }
             }
         }
         found
