@@ -25,9 +25,6 @@ namespace shim::accelerator {
 
 namespace gemm = shim::gemm;
 
-// Rows from which on ggml's own attention works in tiles.
-constexpr int64_t TILE = 64;
-
 // One product of the pass under way.
 struct Product {
     gemm::Weights             weights;
@@ -129,7 +126,7 @@ static bool is_ours(const ggml_tensor * node) {
     const bool simple  = op_param(node, 1) == 0.0f && op_param(node, 2) == 0.0f;
     const bool heads   = k->ne[2] == v->ne[2] && k->ne[2] > 0 && q->ne[2] % k->ne[2] == 0 && q->ne[2] / k->ne[2] <= 16;
     const bool sizes   = k->ne[0] == q->ne[0] && v->ne[0] == q->ne[0] && k->ne[1] % 32 == 0;
-    const bool few     = q->ne[1] < TILE;
+    const bool few     = q->ne[1] < ATTENTION_TILE;
     const bool visible = mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] && v->ne[1] == k->ne[1];
     return visible && types && plain && one && simple && heads && sizes && few && attention::supported(q->ne[0]);
 }

@@ -5,6 +5,9 @@
 
 namespace shim {
 
+// Rows from which on its attention works in tiles.
+constexpr int64_t ATTENTION_TILE = 64;
+
 inline ggml_backend_dev_t cpu_device() { return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU); }
 
 template <typename Function> Function * cpu_function(const char * name) {

@@ -12,10 +12,7 @@ pub fn describe_metrics() {
     describe_counter!("shimmy_prompt_tokens_total", "Tokens of all prompts");
     describe_counter!("shimmy_cached_tokens_total", "Prompt tokens that needed no computing");
     describe_counter!("shimmy_generated_tokens_total", "Tokens that were generated");
-    describe_counter!(
-        "shimmy_cancellations_total",
-        "Generations whose client left or stopped them, and requests whose client left before their images were computed"
-    );
+    describe_counter!("shimmy_cancellations_total", "Generations whose client left or stopped them");
     describe_counter!("shimmy_preemptions_total", "Times that a sequence gave its KV cells up and was computed again");
     describe_counter!("shimmy_failures_total", "Generations that ended with an error");
     describe_counter!("shimmy_guessed_tokens_total", "Tokens that --lookup or a draft model guessed");

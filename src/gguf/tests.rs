@@ -248,13 +248,13 @@ fn what_llama_cpp_would_abort_on_is_refused() {
             &|w| {
                 w.f32("llama.attention.layer_norm_rms_epsilon", f32::NAN);
             },
-            "attention.layer_norm_rms_epsilon is NaN",
+            "attention.layer_norm_rms_epsilon is F32(NaN)",
         ),
         (
             &|w| {
                 w.f32("llama.attention.layer_norm_epsilon", -1e-5);
             },
-            "attention.layer_norm_epsilon is -0.00001",
+            "attention.layer_norm_epsilon is F32(-1e-5)",
         ),
         (
             &|w| {

@@ -182,17 +182,21 @@ fn check_rope(header: &Header) -> Result<(), String> {
     }
 }
 
-/// llama.cpp aborts at the first decode where one is less than 0 or no number.
 fn check_epsilons(header: &Header) -> Result<(), String> {
     for name in ["layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"] {
-        let found = header.get_of_architecture(&format!("attention.{name}"));
-        if let Some(Value::F32(epsilon)) = found
-            && !(epsilon.is_finite() && *epsilon >= 0.0)
-        {
-            return Err(format!("attention.{name} is {epsilon}; it must be a number from 0 on"));
-        }
+        let key = format!("{}.attention.{name}", header.architecture());
+        header.get(&key).map_or(Ok(()), |found| check_epsilon(&key, Some(found)))?;
     }
     Ok(())
+}
+
+/// llama.cpp aborts at the first pass with one that is less than 0 or no number.
+pub(super) fn check_epsilon(key: &str, found: Option<&Value>) -> Result<(), String> {
+    match found {
+        Some(Value::F32(epsilon)) if epsilon.is_finite() && *epsilon >= 0.0 => Ok(()),
+        Some(other) => Err(format!("{key} is {other:?}; it must be a number from 0 on")),
+        None => Err(format!("{key} is missing")),
+    }
 }
 
 /// Keys that may be lists, and of what. llama.cpp aborts on a list of another kind.

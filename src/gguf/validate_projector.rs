@@ -2,7 +2,7 @@
 
 use super::error::GgufError;
 use super::header::{Header, Value};
-use super::validate::check_tensors;
+use super::validate::{check_epsilon, check_tensors};
 
 /// Numbers that llama.cpp divides by or makes room for; each with whether it may be missing, and whether it may be nothing. Shapes
 /// that do not fit each other it finds by itself.
@@ -68,10 +68,7 @@ pub fn validate_projector(header: &Header) -> Result<(), GgufError> {
         return fail("clip.vision.patch_size is more than clip.vision.image_size".into());
     }
     let key = "clip.vision.attention.layer_norm_epsilon";
-    match header.get(key) {
-        Some(Value::F32(epsilon)) if epsilon.is_finite() && *epsilon >= 0.0 => {}
-        found => return fail(format!("{key} is {found:?}; it must be a number from 0 on")),
-    }
+    check_epsilon(key, header.get(key)).or_else(fail)?;
     check_kind(header).or_else(fail)?;
     check_tensors(header)
 }

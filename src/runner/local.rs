@@ -155,7 +155,7 @@ fn see(
     let Some(projector) = &spec.projector else {
         return Ok(Err("no projector (mmproj) that could be used lies beside it, or the settings want none".into()));
     };
-    match Sight::load(backend, &projector.path, model, choice, [threads, n_ctx], &spec.label) {
+    match Sight::load(backend, &projector.path, model, choice, threads, n_ctx, &spec.label) {
         Ok(found) => Ok(Ok(found)),
         Err(error) if projector.found => {
             tracing::warn!(%error, "the model takes no images, as its projector cannot be used");

@@ -51,8 +51,7 @@ pub(super) struct Sight {
     looking: Mutex<()>,
     computed: Counter,
     took: Histogram,
-    /// Requests that did not get as far as the engine, which counts the others.
-    cancelled: Counter,
+    abandoned: Counter,
 }
 
 /// What was seen, the latest last, of at most `most` bytes.
@@ -121,6 +120,7 @@ impl Seen {
 
 pub(super) fn describe_metrics() {
     describe_counter!("shimmy_images_total", "Images that a projector computed");
+    describe_counter!("shimmy_abandoned_images_total", "Requests whose client left before their images were computed");
     describe_histogram!("shimmy_image_seconds", Unit::Seconds, "What a projector took for an image");
 }
 
@@ -135,7 +135,8 @@ impl Sight {
         path: &Path,
         model: &Model,
         choice: &Choice,
-        [threads, n_ctx]: [u32; 2],
+        threads: u32,
+        n_ctx: u32,
         label: &str,
     ) -> Result<(Self, Bytes), LoadError> {
         let params = params(backend, choice, threads).map_err(load_error)?;
@@ -149,7 +150,7 @@ impl Sight {
             looking: Mutex::default(),
             computed: counter!("shimmy_images_total", "model" => label()),
             took: histogram!("shimmy_image_seconds", "model" => label()),
-            cancelled: counter!("shimmy_cancellations_total", "model" => label()),
+            abandoned: counter!("shimmy_abandoned_images_total", "model" => label()),
         };
         Ok((sight, memory.into_iter().collect()))
     }
@@ -229,7 +230,7 @@ impl Sight {
 
     /// Counts a request whose client left.
     fn abandoned(&self) -> RunnerError {
-        self.cancelled.increment(1);
+        self.abandoned.increment(1);
         RunnerError::Abandoned
     }
 

@@ -92,7 +92,7 @@ fn leaving_while_images_are_computed() {
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(stream);
-    server.settles("shimmy_cancellations_total", "", 1.0);
+    server.settles("shimmy_abandoned_images_total", "", 1.0);
     let computed = server.metric("shimmy_images_total", "");
     assert!(computed < N as f64, "all {computed} were computed");
 }
